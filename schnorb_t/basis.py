@@ -1,0 +1,211 @@
+"""Basis: element -> shells. The one authority on which orbitals an atom has and in which order they stand.
+
+Order, everywhere inside the package and on disk: atoms in input order; within an atom shells by l, then as
+listed; within a shell m = -l..l of standard real spherical harmonics (p: y,z,x; d: xy,yz,z2,xz,x2-y2).
+
+A network sees every atom through the same *slots*: the union of all elements' shells, l by l. Hydrogen fills
+1 of the 5 slots (s s p) of a minimal C/H/N/O basis. An element's orbitals are its filled slots, in order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from ase.data import chemical_symbols
+
+L_LETTERS = "spdfgh"
+
+
+@dataclass(frozen=True)
+class GaussianShell:
+    """One contracted shell: R(r) = sum_k c_k N_k r^l exp(-a_k r^2), N_k normalising each primitive.
+
+    Attributes:
+        l: angular momentum.
+        exponents: a_k in 1/Bohr^2.
+        coefficients: c_k of normalised primitives; the contraction is normalised again where it is used.
+    """
+
+    l: int
+    exponents: tuple[float, ...]
+    coefficients: tuple[float, ...]
+
+    def __post_init__(self):
+        if len(self.exponents) != len(self.coefficients) or not self.exponents:
+            raise ValueError(f"a shell needs one coefficient per exponent, got {self!r}")
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Shells per element.
+
+    Attributes:
+        name: what to print, e.g. ``"wqao"`` or ``"def2-SVP"``.
+        shells: atomic number -> the l of its shells, ascending, e.g. ``{6: (0, 0, 1)}``.
+        functions: atomic number -> contracted Gaussians in the same order, or ``None`` if unknown. For a projected
+            basis (IAO, QUAMBO, wqao) these are the free-atom functions it starts from.
+        projected: True if the functions are deformed by their surroundings, so that S is not a two-centre quantity.
+    """
+
+    name: str
+    shells: dict[int, tuple[int, ...]]
+    functions: dict[int, tuple[GaussianShell, ...]] | None = None
+    projected: bool = False
+    _hash: int = field(init=False, repr=False, compare=False, default=0)
+
+    def __post_init__(self):
+        if not self.shells:
+            raise ValueError(f"basis {self.name!r} has no element")
+        for z, ls in self.shells.items():
+            if not ls or list(ls) != sorted(ls) or min(ls) < 0:
+                raise ValueError(f"basis {self.name!r}, {chemical_symbols[z]}: shells must ascend in l, got {ls}")
+            if self.functions is not None and tuple(f.l for f in self.functions[z]) != tuple(ls):
+                raise ValueError(f"basis {self.name!r}, {chemical_symbols[z]}: functions do not match shells {ls}")
+        object.__setattr__(self, "_hash", hash(self.to_json()))
+
+    def __hash__(self):
+        return self._hash
+
+    # ---- elements and orbitals -------------------------------------------------------------------------------
+
+    @cached_property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers, ascending."""
+        return tuple(sorted(self.shells))
+
+    @cached_property
+    def l_max(self) -> int:
+        return max(max(ls) for ls in self.shells.values())
+
+    def n_orbitals(self, atomic_numbers: Iterable[int]) -> np.ndarray:
+        """Orbitals of each atom, [n] int64. Raises ``KeyError`` naming an element that the basis lacks."""
+        table = self.orbital_count_table
+        z = np.asarray(list(atomic_numbers), dtype=np.int64)
+        bad = [int(q) for q in np.unique(z) if q < 0 or q >= len(table) or table[q] == 0]
+        if bad:
+            raise KeyError(
+                f"basis {self.name!r} has no shells for {', '.join(chemical_symbols[q] for q in bad)}; "
+                f"it knows {self.symbols()}"
+            )
+        return table[z]
+
+    @cached_property
+    def orbital_count_table(self) -> np.ndarray:
+        """[119] int64, orbitals per atomic number, 0 where unknown."""
+        table = np.zeros(119, dtype=np.int64)
+        for z, ls in self.shells.items():
+            table[z] = sum(2 * l + 1 for l in ls)
+        return table
+
+    def symbols(self) -> str:
+        return ", ".join(chemical_symbols[z] for z in self.elements)
+
+    def orbital_labels(self, atomic_numbers: Sequence[int]) -> list[tuple[int, int, int, int]]:
+        """(atom, shell within atom, l, m) of every orbital of a molecule, in our order."""
+        self.n_orbitals(atomic_numbers)
+        return [
+            (atom, shell, l, m)
+            for atom, z in enumerate(atomic_numbers)
+            for shell, l in enumerate(self.shells[int(z)])
+            for m in range(-l, l + 1)
+        ]
+
+    # ---- slots -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def layout(self) -> tuple[int, ...]:
+        """The l of each slot shell: the most shells of that l that any element has, ascending l."""
+        most = [max(ls.count(l) for ls in self.shells.values()) for l in range(self.l_max + 1)]
+        return tuple(l for l, n in enumerate(most) for _ in range(n))
+
+    @cached_property
+    def n_slots(self) -> int:
+        """K, the orbitals of a padded atom."""
+        return sum(2 * l + 1 for l in self.layout)
+
+    @cached_property
+    def layout_offsets(self) -> tuple[int, ...]:
+        """First slot of each slot shell."""
+        out, at = [], 0
+        for l in self.layout:
+            out.append(at)
+            at += 2 * l + 1
+        return tuple(out)
+
+    def slot_shells(self, z: int) -> tuple[int, ...]:
+        """For each shell of element z the slot shell (index into ``layout``) that it fills."""
+        used = [0] * (self.l_max + 1)
+        first = [self.layout.index(l) if l in self.layout else -1 for l in range(self.l_max + 1)]
+        out = []
+        for l in self.shells[z]:
+            out.append(first[l] + used[l])
+            used[l] += 1
+        return tuple(out)
+
+    @cached_property
+    def slot_mask_table(self) -> np.ndarray:
+        """[119, K] bool: which slots an element fills."""
+        table = np.zeros((119, self.n_slots), dtype=bool)
+        for z in self.shells:
+            for s in self.slot_shells(z):
+                at = self.layout_offsets[s]
+                table[z, at : at + 2 * self.layout[s] + 1] = True
+        return table
+
+    # ---- to and from a file ----------------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        """Everything, as text: what the store and the checkpoints hold."""
+        return json.dumps(
+            {
+                "name": self.name,
+                "projected": self.projected,
+                "elements": {
+                    chemical_symbols[z]: {
+                        "shells": list(self.shells[z]),
+                        "functions": None
+                        if self.functions is None
+                        else [[f.l, list(f.exponents), list(f.coefficients)] for f in self.functions[z]],
+                    }
+                    for z in sorted(self.shells)
+                },
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Basis:
+        data = json.loads(text)
+        number = {s: z for z, s in enumerate(chemical_symbols)}
+        shells, functions = {}, {}
+        for symbol, entry in data["elements"].items():
+            shells[number[symbol]] = tuple(entry["shells"])
+            if entry["functions"] is not None:
+                functions[number[symbol]] = tuple(
+                    GaussianShell(l, tuple(a), tuple(c)) for l, a, c in entry["functions"]
+                )
+        return cls(data["name"], shells, functions or None, data["projected"])
+
+    def restricted(self, elements: Iterable[int]) -> Basis:
+        """The same basis for fewer elements."""
+        keep = sorted({int(z) for z in elements})
+        self.n_orbitals(keep)
+        return Basis(
+            self.name,
+            {z: self.shells[z] for z in keep},
+            None if self.functions is None else {z: self.functions[z] for z in keep},
+            self.projected,
+        )
+
+    def __str__(self):
+        parts = []
+        for z in self.elements:
+            ls = self.shells[z]
+            parts.append(
+                f"{chemical_symbols[z]}:"
+                + "".join(f"{ls.count(l)}{L_LETTERS[l]}" for l in range(self.l_max + 1) if l in ls)
+            )
+        return f"{self.name} ({' '.join(parts)}; {self.n_slots} slots)"
