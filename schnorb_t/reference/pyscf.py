@@ -1,0 +1,259 @@
+"""Kohn-Sham labels by PySCF, and the way between PySCF's bases and ours.
+
+Everything that leaves this file stands in our orbital order, energies in Eh, positions in Å.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import scipy.linalg
+from ase.data import atomic_numbers as number_of
+from ase.data import chemical_symbols
+
+from schnorb_t.basis import Basis, GaussianShell
+from schnorb_t.conventions import reorder_from_pyscf
+from schnorb_t.errors import UserError
+from schnorb_t.units import BOHR
+
+#: Free-atom functions that the projected bases (iao, quambo, wqao) start from: PySCF's name for them.
+FREE_ATOM_BASIS = "minao"
+#: Below this smallest eigenvalue of S a large basis counts as linearly dependent.
+LINEAR_DEPENDENCE = 1e-7
+
+
+class LabelError(Exception):
+    """A molecule that got no label, with the reason; it goes into the file's list of failures."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """Level of theory of the restricted Kohn-Sham calculation.
+
+    Attributes:
+        functional: PySCF's name. PySCF's B3LYP has VWN-RPA (as Gaussian), ORCA's has VWN5.
+        basis: PySCF's name of the large basis.
+        density_fitting: Coulomb and exchange by PySCF's default auxiliary basis.
+        grid_level: PySCF's 0-9. Level 1 changes HOMO and LUMO by 3e-6 Eh against level 3.
+        conv_tol: SCF convergence of the total energy, Eh.
+    """
+
+    functional: str = "B3LYP"
+    basis: str = "def2-SVP"
+    density_fitting: bool = True
+    grid_level: int = 1
+    conv_tol: float = 1e-9
+
+    def __str__(self):
+        fitting = "density fitting" if self.density_fitting else "no density fitting"
+        return (
+            f"{self.functional}/{self.basis}, restricted Kohn-Sham, {fitting}, "
+            f"grid level {self.grid_level}, conv_tol {self.conv_tol:g}"
+        )
+
+
+@dataclass(frozen=True)
+class FullBasisResult:
+    """One molecule in the large basis.
+
+    Attributes:
+        atomic_numbers: [n] int64.
+        positions: [n, 3] float64, Å.
+        hamiltonian: [m, m] float64, converged Fock matrix, Eh, our order.
+        overlap: [m, m] float64, our order.
+        energies: [m] float64, Eh, eigenvalues of exactly this (H, S). PySCF's own ``mo_energy`` belongs to the
+            Fock matrix before the last density update and lags by up to 7e-6 Eh.
+        coefficients: [m, m] float64, columns are orbitals, C^T S C = 1.
+        total_energy: Eh.
+        n_electrons: core included.
+    """
+
+    atomic_numbers: np.ndarray
+    positions: np.ndarray
+    hamiltonian: np.ndarray
+    overlap: np.ndarray
+    energies: np.ndarray
+    coefficients: np.ndarray
+    total_energy: float
+    n_electrons: int
+
+
+def _pyscf():
+    try:
+        import pyscf
+        import pyscf.dft
+        import pyscf.gto
+    except ImportError as error:
+        raise UserError('PySCF is not installed; pip install "schnorb_t[pyscf]"') from error
+    return pyscf
+
+
+def versions() -> dict[str, str]:
+    """Versions of the programs that make a label."""
+    return {"pyscf": _pyscf().__version__}
+
+
+# ---- bases ---------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=64)
+def _element_functions(name: str, z: int) -> tuple[GaussianShell, ...]:
+    pyscf = _pyscf()
+    symbol = chemical_symbols[z]
+    try:
+        mol = pyscf.gto.M(atom=[(symbol, (0.0, 0.0, 0.0))], basis=name, spin=z % 2, verbose=0)
+    except Exception as error:  # PySCF raises BasisNotFoundError, KeyError or RuntimeError here
+        raise UserError(f"PySCF has no basis {name!r} for {symbol}") from error
+    shells = []
+    for b in range(mol.nbas):
+        exponents = mol.bas_exp(b)
+        for column in mol.bas_ctr_coeff(b).T:  # one per function of a general contraction
+            keep = column != 0
+            shells.append(
+                GaussianShell(
+                    int(mol.bas_angular(b)),
+                    tuple(float(a) for a in exponents[keep]),
+                    tuple(float(c) for c in column[keep]),
+                )
+            )
+    return tuple(sorted(shells, key=lambda shell: shell.l))
+
+
+def basis_from_pyscf(name: str, elements: Iterable[int], projected: str | None = None) -> Basis:
+    """A basis of PySCF's library with its Gaussian functions; general contractions become one shell per function.
+
+    Args:
+        name: PySCF's name, e.g. ``"def2-SVP"``, or ``"minao"`` for the free-atom functions.
+        elements: atomic numbers.
+        projected: name of the projected target (``"iao"``, ``"quambo"``, ``"wqao"``) if ``name`` holds the free-atom
+            functions that it starts from; the basis then bears that name.
+
+    Raises:
+        UserError: an element that the basis lacks, or an unknown basis.
+    """
+    functions = {z: _element_functions(name, z) for z in sorted({int(z) for z in elements})}
+    shells = {z: tuple(f.l for f in fs) for z, fs in functions.items()}
+    return Basis(projected or name, shells, functions, projected is not None)
+
+
+def target_basis(target: str, elements: Iterable[int], large_basis: str) -> Basis:
+    """The basis that a target's matrices stand in: ``large_basis`` for ``"full"``, else free-atom functions."""
+    if target == "full":
+        return basis_from_pyscf(large_basis, elements)
+    return basis_from_pyscf(FREE_ATOM_BASIS, elements, projected=target)
+
+
+def mole_from_basis(basis: Basis, atomic_numbers: Sequence[int], positions: np.ndarray):
+    """A PySCF ``Mole`` (for integrals) whose functions are those of ``basis``; ``positions`` [n, 3] in Å.
+
+    Raises:
+        UserError: the basis does not know its functions.
+    """
+    if basis.functions is None:
+        raise UserError(f"basis {basis.name!r} holds shells only, no Gaussian functions: no integrals without them")
+    pyscf = _pyscf()
+    z = [int(q) for q in atomic_numbers]
+    basis.n_orbitals(z)
+    mol = pyscf.gto.Mole(verbose=0)
+    mol.atom = [(chemical_symbols[q], x) for q, x in zip(z, np.asarray(positions) / BOHR, strict=True)]
+    mol.unit = "Bohr"
+    mol.spin = sum(z) % 2
+    mol.basis = {
+        chemical_symbols[q]: [
+            [f.l, *[[a, c] for a, c in zip(f.exponents, f.coefficients, strict=True)]] for f in basis.functions[q]
+        ]
+        for q in set(z)
+    }
+    return mol.build(dump_input=False, parse_arg=False)
+
+
+def overlap_integrals(basis: Basis, atomic_numbers: Sequence[int], positions: np.ndarray) -> np.ndarray:
+    """Overlap [m, m] of a basis's (undeformed) functions, our order; ``positions`` [n, 3] in Å."""
+    mol = mole_from_basis(basis, atomic_numbers, positions)
+    return reorder_from_pyscf(mol).matrix(mol.intor("int1e_ovlp"))
+
+
+def cross_overlap(basis: Basis, other: Basis, atomic_numbers: Sequence[int], positions: np.ndarray) -> np.ndarray:
+    """Overlap [m, n] of the functions of one basis with those of another, our order; ``positions`` [n, 3] in Å."""
+    gto = _pyscf().gto
+    a = mole_from_basis(basis, atomic_numbers, positions)
+    b = mole_from_basis(other, atomic_numbers, positions)
+    s = reorder_from_pyscf(a).rows(gto.intor_cross("int1e_ovlp", a, b))
+    return reorder_from_pyscf(b).rows(s.T).T
+
+
+# ---- the calculation -----------------------------------------------------------------------------------------
+
+
+def diagonalise(hamiltonian: np.ndarray, overlap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Orbital energies [m] and coefficients [m, m] of H C = S C diag(e).
+
+    Raises:
+        LabelError: S is not positive definite or the basis is linearly dependent.
+    """
+    smallest = float(scipy.linalg.eigvalsh(overlap, subset_by_index=(0, 0))[0])
+    if smallest < LINEAR_DEPENDENCE:
+        raise LabelError(f"linearly dependent basis: smallest eigenvalue of S is {smallest:.1e}")
+    return scipy.linalg.eigh(hamiltonian, overlap)
+
+
+def label(
+    atomic_numbers: Sequence[int], positions: np.ndarray, level: Level = Level(), max_cycle: int = 100
+) -> FullBasisResult:
+    """One restricted Kohn-Sham calculation of a neutral closed-shell molecule; the final Fock is re-diagonalised.
+
+    Args:
+        atomic_numbers: [n].
+        positions: [n, 3], Å.
+        level: functional, basis, grid and convergence.
+        max_cycle: SCF cycles before it counts as not converged.
+
+    Raises:
+        LabelError: odd electron count, no convergence, linear dependence, occupied levels not the lowest.
+        UserError: unknown basis or functional, or an element with an effective core potential.
+    """
+    pyscf = _pyscf()
+    z = np.asarray(atomic_numbers, dtype=np.int64)
+    x = np.asarray(positions, dtype=np.float64)
+    n_electrons = int(z.sum())
+    if n_electrons % 2:
+        raise LabelError(f"open shell: {n_electrons} electrons")
+    mol = pyscf.gto.Mole(verbose=0)
+    mol.atom = [(chemical_symbols[q], r) for q, r in zip(z, x / BOHR, strict=True)]
+    mol.unit, mol.basis, mol.spin = "Bohr", level.basis, 0
+    mol.build(dump_input=False, parse_arg=False)
+    if mol.nelectron != n_electrons:
+        raise UserError(f"basis {level.basis!r} has an effective core potential here; all-electron bases only")
+    mf = pyscf.dft.RKS(mol)
+    try:
+        mf.xc = level.functional
+        mf._numint.libxc.parse_xc(level.functional)
+    except (KeyError, ValueError) as error:
+        raise UserError(f"PySCF does not know the functional {level.functional!r}") from error
+    if level.density_fitting:
+        mf = mf.density_fit()
+    mf.grids.level = level.grid_level
+    mf.conv_tol = level.conv_tol
+    mf.max_cycle = max_cycle
+    mf.chkfile = None
+    overlap = mf.get_ovlp()
+    smallest = float(scipy.linalg.eigvalsh(overlap, subset_by_index=(0, 0))[0])
+    if smallest < LINEAR_DEPENDENCE:  # before the SCF, which would go on with fewer orbitals
+        raise LabelError(f"linearly dependent basis: smallest eigenvalue of S is {smallest:.1e}")
+    mf.kernel()
+    if not mf.converged:
+        raise LabelError(f"SCF not converged in {max_cycle} cycles")
+    order = reorder_from_pyscf(mol)
+    fock = order.matrix(np.asarray(mf.get_fock()))
+    fock = 0.5 * (fock + fock.T)
+    s = order.matrix(overlap)
+    energies, coefficients = diagonalise(fock, s)
+    return FullBasisResult(z, x, fock, s, energies, coefficients, float(mf.e_tot), n_electrons)
+
+
+def elements_of(symbols: Iterable[str]) -> list[int]:
+    """Atomic numbers of chemical symbols, ascending, each once."""
+    return sorted({number_of[s] for s in symbols})
