@@ -1,0 +1,234 @@
+"""The journal: where molecules wait, one whole frame each, until they are merged into the HDF5 file.
+
+A frame is MAGIC, kind (1 byte), payload length (8 bytes), CRC-32 of kind, length and payload (4 bytes), payload; little
+endian. It is handed to the operating system in one write before ``append`` returns, so a killed process leaves at
+most one torn frame at the end, which the next ``open`` drops. Frames before it are whole or named as damaged.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import mmap
+import os
+import struct
+import time
+import warnings
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+from .records import PackedRecord
+
+MAGIC = b"\x93schnorb_t\x00frame\n"
+_HEAD = struct.Struct("<BQ")
+_CRC = struct.Struct("<I")
+_HEAD_SIZE = len(MAGIC) + _HEAD.size + _CRC.size
+
+HEADER, MOLECULE, FAILURE = 0, 1, 2
+
+#: Seconds between two fsyncs; a kill loses nothing, a power cut at most the molecules of this time.
+SYNC_EVERY = 5.0
+
+_ARRAYS = (
+    ("atomic_numbers", "<u1"),
+    ("positions", "<f8"),
+    ("hamiltonian", "<f8"),
+    ("overlap", "<f8"),
+    ("large_basis_energies", "<f8"),
+    ("contraction", "<f8"),
+)
+_TEXTS_AND_NUMBERS = (
+    "name",
+    "group",
+    "split",
+    "order",
+    "total_energy",
+    "n_electrons",
+    "hamiltonian_asymmetry",
+    "overlap_asymmetry",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where a whole frame's payload lies, and for a molecule or failure its name and order."""
+
+    kind: int
+    start: int
+    length: int
+    name: str
+    order: int
+
+
+def encode_molecule(packed: PackedRecord) -> bytes:
+    """A packed molecule as a frame's payload: length of the JSON text, the text, the arrays."""
+    arrays = [np.ascontiguousarray(getattr(packed, name), dtype=dtype) for name, dtype in _ARRAYS]
+    meta = {key: getattr(packed, key) for key in _TEXTS_AND_NUMBERS}
+    meta["shapes"] = [a.shape for a in arrays]
+    text = json.dumps(meta).encode()
+    return b"".join([_CRC.pack(len(text)), text, *[a.tobytes() for a in arrays]])
+
+
+def decode_molecule(payload: bytes) -> PackedRecord:
+    """The way back from ``encode_molecule``."""
+    meta, at = decode_meta(payload)
+    arrays = {}
+    for (name, dtype), shape in zip(_ARRAYS, meta.pop("shapes"), strict=True):
+        count = int(np.prod(shape))
+        arrays[name] = np.frombuffer(payload, dtype, count, at).reshape(shape)
+        at += arrays[name].nbytes
+    return PackedRecord(**meta, **arrays)
+
+
+def decode_meta(payload) -> tuple[dict, int]:
+    """The JSON part of a payload, and where the arrays begin."""
+    (length,) = _CRC.unpack_from(payload)
+    end = _CRC.size + length
+    return json.loads(bytes(payload[_CRC.size : end])), end
+
+
+def encode_text(meta: dict) -> bytes:
+    text = json.dumps(meta).encode()
+    return _CRC.pack(len(text)) + text
+
+
+#: (process, journal) pairs that this process writes: POSIX locks do not see a second writer in the same process.
+_open_here: set[tuple[int, str]] = set()
+
+
+class Journal:
+    """Append-only file of frames, locked against a second writer.
+
+    Args:
+        path: the journal's own path.
+
+    Raises:
+        UserError: somebody else writes it, or it is no journal.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self._key = (os.getpid(), str(self.path.resolve()))
+        if self._key in _open_here:
+            raise UserError(f"{self.path}: this process already writes it; close the first writer")
+        self._file = self._open_and_lock()
+        _open_here.add(self._key)
+        try:
+            self.frames = self._scan()
+        except BaseException:
+            self.release()
+            raise
+        self._end = os.lseek(self._file, 0, os.SEEK_END)
+        self._synced = time.monotonic()
+
+    def _open_and_lock(self) -> int:
+        while True:
+            try:
+                file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except OSError as error:
+                raise UserError(f"{self.path}: cannot be written ({error.strerror}); check folder and rights") from None
+            try:
+                # A POSIX lock dies with this process and is not inherited by forked workers.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(file)
+                raise UserError(
+                    f"{self.path}: another process is writing this file; wait for it or write another file"
+                ) from None
+            try:
+                same = os.stat(self.path).st_ino == os.fstat(file).st_ino
+            except FileNotFoundError:
+                same = False
+            if same:
+                return file
+            os.close(file)  # removed by a writer that finished meanwhile: begin a new one
+
+    def _scan(self) -> list[Frame]:
+        """All whole frames; a torn tail is cut off, damage further up is skipped with a warning."""
+        size = os.fstat(self._file).st_size
+        if size == 0:
+            return []
+        frames, at = [], 0
+        with mmap.mmap(self._file, size, access=mmap.ACCESS_READ) as data:
+            if data[: len(MAGIC)] != MAGIC[:size]:
+                raise UserError(f"{self.path}: is not a journal of this package; move it away")
+            while at < size:
+                frame = self._frame_at(data, at, size)
+                if frame is None:
+                    following = data.find(MAGIC, at + 1)
+                    if following < 0:
+                        break
+                    warnings.warn(
+                        f"{self.path}: bytes {at} to {following} are damaged and were left out; "
+                        "the molecule they held has to be added again",
+                        stacklevel=2,
+                    )
+                    at = following
+                    continue
+                frames.append(frame)
+                at = frame.start + frame.length
+        if at < size:
+            os.ftruncate(self._file, at)
+        return frames
+
+    @staticmethod
+    def _frame_at(data, at: int, size: int) -> Frame | None:
+        start = at + _HEAD_SIZE
+        if start > size or data[at : at + len(MAGIC)] != MAGIC:
+            return None
+        head = data[at + len(MAGIC) : at + len(MAGIC) + _HEAD.size]
+        kind, length = _HEAD.unpack(head)
+        (crc,) = _CRC.unpack(data[start - _CRC.size : start])
+        if start + length > size:
+            return None
+        payload = data[start : start + length]
+        if zlib.crc32(payload, zlib.crc32(head)) != crc:
+            return None
+        meta, _ = decode_meta(payload)
+        return Frame(kind, start, length, meta.get("name", ""), meta.get("order", 0))
+
+    def append(self, kind: int, payload: bytes, name: str = "", order: int = 0) -> None:
+        """Write one frame; when this returns it survives the death of the process.
+
+        Raises:
+            UserError: the disk is full or broken; what was there before stays whole.
+        """
+        head = _HEAD.pack(kind, len(payload))
+        frame = b"".join(
+            [MAGIC, head, _CRC.pack(zlib.crc32(payload, zlib.crc32(head))), payload],
+        )
+        view = memoryview(frame)
+        try:
+            at = self._end
+            while view:
+                written = os.pwrite(self._file, view, at)
+                view, at = view[written:], at + written
+            if time.monotonic() - self._synced > SYNC_EVERY:
+                os.fsync(self._file)
+                self._synced = time.monotonic()
+        except OSError as error:
+            os.ftruncate(self._file, self._end)
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); free the disk and continue") from None
+        self.frames.append(Frame(kind, self._end + _HEAD_SIZE, len(payload), name, order))
+        self._end = at
+
+    def payload(self, frame: Frame) -> bytes:
+        return os.pread(self._file, frame.length, frame.start)
+
+    def sync(self) -> None:
+        os.fsync(self._file)
+
+    def remove(self) -> None:
+        """Delete the journal while still holding its lock."""
+        os.unlink(self.path)
+
+    def release(self) -> None:
+        """Close the file and give the lock back; the frames stay."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+            _open_here.discard(self._key)

@@ -1,0 +1,195 @@
+"""Write the HDF5 file of a store: journal and old file into a new one, in blocks, then one ``os.replace``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from ..errors import UserError
+from . import journal as j
+from .records import PackedRecord
+
+FORMAT = "schnorb_t store"
+SCHEMA_VERSION = 1
+
+UNITS = (
+    "positions: Angstrom; hamiltonian: Hartree; overlap: 1; large_basis_energies: Hartree; "
+    "total_energy: Hartree; contraction: 1"
+)
+ORBITAL_ORDER = (
+    "atoms as in atomic_numbers; within an atom shells by l, then as listed in the basis; within a shell m = -l..l of "
+    "standard real spherical harmonics (p: y, z, x; d: xy, yz, z2, xz, x2-y2), no extra signs"
+)
+PACKING = "symmetric matrices as lower triangles, row by row: element (i, j <= i) at i*(i+1)/2 + j"
+
+#: 32 KiB chunks, checksummed and not compressed: gzip saves 7 % of such matrices and makes access 8 times slower.
+CHUNK = 4096
+#: Molecules are handed to HDF5 in blocks of about this many bytes.
+BLOCK_BYTES = 4 << 20
+
+_BULK = {  # dataset -> (dtype, offset column)
+    "atomic_numbers": ("u1", "atom_offset"),
+    "positions": ("<f8", "atom_offset"),
+    "hamiltonian": ("<f8", "triangle_offset"),
+    "overlap": ("<f8", "triangle_offset"),
+    "large_basis_energies": ("<f8", "level_offset"),
+    "contraction": ("<f8", "contraction_offset"),
+}
+_NUMBERS = {
+    "n_orbitals": "<i8",
+    "n_electrons": "<i8",
+    "total_energy": "<f8",
+    "order": "<i8",
+    "hamiltonian_asymmetry": "<f8",
+    "overlap_asymmetry": "<f8",
+}
+_TEXTS = ("name", "group", "split")
+
+
+def merge(path: Path, header: dict, journal: j.Journal, old) -> None:
+    """Old file and journal -> new file, sorted by ``order`` and then name, in place of the old one.
+
+    Memory: one block and some 500 bytes per molecule.
+
+    Args:
+        path: the file to write.
+        header: ``Header.to_dict()``.
+        journal: molecules and failures to add; a molecule that the old file has already is skipped.
+        old: ``Store`` of the file as it is, or ``None``.
+
+    Raises:
+        UserError: the disk is full or broken; old file and journal stay as they were.
+    """
+    sources: dict[str, tuple[int, str, j.Frame | int]] = {}
+    failures: dict[str, tuple[int, str, str]] = {}
+    if old is not None:
+        for i, (order, name) in enumerate(zip(old.orders.tolist(), old.names.tolist(), strict=True)):
+            sources[name] = (order, name, i)
+        failures = {name: (order, name, reason) for name, reason, order in old.failures}
+    for frame in journal.frames:
+        if frame.kind == j.MOLECULE:
+            sources.setdefault(frame.name, (frame.order, frame.name, frame))
+        elif frame.kind == j.FAILURE:
+            reason = j.decode_meta(journal.payload(frame))[0]["reason"]
+            failures[frame.name] = (frame.order, frame.name, reason)
+    places = [source[2] for source in sorted(sources.values(), key=lambda s: s[:2])]
+    kept = sorted(failure for name, failure in failures.items() if name not in sources)
+    molecules = (
+        old.packed(place) if isinstance(place, int) else j.decode_molecule(journal.payload(place)) for place in places
+    )
+    _replace(path, lambda temporary: _write(temporary, header, molecules, len(places), kept))
+
+
+def rewrite_splits(path: Path, splits: list[str]) -> None:
+    """Replace the file by a copy with other splits, one per molecule in file order."""
+
+    def write(temporary: Path) -> None:
+        shutil.copyfile(path, temporary)
+        with h5py.File(temporary, "r+") as file:
+            column = file["index/split"]
+            column[:] = np.array([s.encode() for s in splits], dtype=column.dtype)
+
+    _replace(path, write)
+
+
+def _replace(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary file and put it in the place of ``path`` in one step."""
+    temporary = Path(f"{path}.tmp")
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"{path}: cannot be written ({error}); free the disk, then write again: nothing is lost"
+        ) from None
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.resolve().parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _write(path: Path, header: dict, molecules: Iterable[PackedRecord], n: int, failures: list) -> None:
+    with h5py.File(path, "w", libver="v110") as file:
+        file.attrs["format"] = FORMAT
+        file.attrs["schema_version"] = SCHEMA_VERSION
+        file.attrs["n_molecules"] = n
+        file.attrs["target"] = header["target"]
+        file.attrs["level"] = json.dumps(header["level"], sort_keys=True)
+        file.attrs["programs"] = json.dumps(header["programs"], sort_keys=True)
+        file.attrs["units"] = UNITS
+        file.attrs["orbital_order"] = ORBITAL_ORDER
+        file.attrs["packing"] = PACKING
+        file["basis"] = header["basis"]  # a dataset: attributes end at 64 KiB
+        index, texts = _write_bulk(file, molecules, n)
+        group = file.create_group("index")
+        for name, values in index.items():
+            group.create_dataset(name, data=values, **_column_layout(len(values)))
+        for name in _TEXTS:
+            _write_texts(group, name, texts[name], 5 if name == "split" else 1)
+        group = file.create_group("failures")
+        group.create_dataset("order", data=np.array([f[0] for f in failures], dtype="<i8"))
+        group.create_dataset("name", data=np.array([f[1] for f in failures], object), dtype=h5py.string_dtype())
+        group.create_dataset("reason", data=np.array([f[2] for f in failures], object), dtype=h5py.string_dtype())
+
+
+def _write_bulk(file: h5py.File, molecules: Iterable[PackedRecord], n: int) -> tuple[dict, dict]:
+    """Concatenate the arrays of all molecules block by block; returns the index columns and texts."""
+    for name, (dtype, _) in _BULK.items():
+        tail = (3,) if name == "positions" else ()
+        chunk = (CHUNK // 4, 3) if tail else (CHUNK,)
+        file.create_dataset(name, (0, *tail), dtype, chunks=chunk, maxshape=(None, *tail), fletcher32=True)
+    index = {name: np.zeros(n, dtype) for name, dtype in _NUMBERS.items()}
+    index |= {offset: np.zeros(n + 1, "<i8") for _, offset in _BULK.values()}
+    texts: dict[str, list[bytes]] = {name: [] for name in _TEXTS}
+    block: dict[str, list[np.ndarray]] = {name: [] for name in _BULK}
+    waiting = 0
+
+    def flush():
+        for name, parts in block.items():
+            data, dataset = np.concatenate(parts), file[name]
+            at = len(dataset)
+            dataset.resize(at + len(data), axis=0)
+            dataset[at:] = data
+            parts.clear()
+
+    for i, packed in enumerate(molecules):
+        for name in _NUMBERS:
+            index[name][i] = packed.contraction.shape[1] if name == "n_orbitals" else getattr(packed, name)
+        for name in _TEXTS:
+            texts[name].append(getattr(packed, name).encode())
+        for name, (_, offset) in _BULK.items():
+            array = getattr(packed, name)
+            array = array if name == "positions" else array.ravel()
+            index[offset][i + 1] = index[offset][i] + len(array)
+            block[name].append(array)
+            waiting += array.nbytes
+        if waiting > BLOCK_BYTES:
+            flush()
+            waiting = 0
+    if n and block["positions"]:
+        flush()
+    return index, texts
+
+
+def _column_layout(n: int) -> dict:
+    return {"chunks": (min(n, CHUNK),), "compression": "gzip", "shuffle": True} if n else {}
+
+
+def _write_texts(group: h5py.Group, name: str, values: list[bytes], least: int) -> None:
+    """UTF-8 of fixed length: fast to read and small when compressed."""
+    width = max([least, *map(len, values)])
+    data = np.array(values, dtype=h5py.string_dtype("utf-8", width))
+    group.create_dataset(name, data=data, **_column_layout(len(data)))
