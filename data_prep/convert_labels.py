@@ -1,0 +1,130 @@
+"""Full-basis QM9 labels (one HDF5 group per molecule, lower triangles in PySCF order) -> the store.
+
+    python data_prep/convert_labels.py labels_b3lyp_def2svp.h5 -o qm9_wqao.h5 --target wqao
+
+The molecules' ``rank`` decides their split: 0-59 test, 60-99 val, 100 and up train. No SCF is run; the overlap and the
+projection need PySCF's integrals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+from ase.data import chemical_symbols
+from rich.progress import track
+
+from schnorb_t.conventions import reorder_from
+from schnorb_t.data.store import StoreWriter
+from schnorb_t.errors import UserError, run_command
+from schnorb_t.reference.labels import TARGETS, header_of, record_of
+from schnorb_t.reference.pyscf import LabelError, Level, basis_from_pyscf, versions
+
+
+def split_of_rank(rank: int) -> str:
+    """The fixed split of the labelled QM9 molecules."""
+    return "test" if rank < 60 else "val" if rank < 100 else "train"
+
+
+def triangle_to_matrix(triangle: np.ndarray) -> np.ndarray:
+    """Lower triangle row by row [m(m+1)/2] -> symmetric [m, m].
+
+    Raises:
+        ValueError: not a triangle number.
+    """
+    m = int(round((np.sqrt(8 * len(triangle) + 1) - 1) / 2))
+    out = np.zeros((m, m))
+    out[np.tril_indices(m)] = triangle
+    return out + np.tril(out, -1).T
+
+
+def level_of(path: Path, text: str) -> tuple[Level, str]:
+    """Level of theory and PySCF version from the file's ``level`` attribute.
+
+    Raises:
+        UserError: it says something else than this script understands.
+    """
+    pattern = r"(\w+)/([\w+*()-]+), PySCF ([\d.]+), density fitting, grid level (\d), conv_tol (\S+)"
+    match = re.fullmatch(pattern, text)
+    if match is None:
+        raise UserError(
+            f"{path}: level of theory {text!r} not understood; expected e.g. 'B3LYP/def2-SVP, PySCF 2.14.0, "
+            "density fitting, grid level 1, conv_tol 1e-9'"
+        )
+    functional, basis, version, grid, tol = match.groups()
+    return Level(functional, basis, True, int(grid), float(tol)), version
+
+
+def convert(source: Path, output: Path, target: str, keep_contraction: bool) -> tuple[int, int]:
+    """Write the store; returns how many molecules went in and how many failed.
+
+    Raises:
+        UserError: the source is no such file.
+    """
+    try:
+        file = h5py.File(source, "r")
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read as HDF5 ({error})") from None
+    with file:
+        level, version = level_of(source, str(file.attrs.get("level", "")))
+        elements = sorted({int(z) for g in file.values() for z in np.unique(g["atomic_numbers"])})
+        large = basis_from_pyscf(level.basis, elements)
+        programs = {"pyscf": version}
+        if versions() != programs and target != "full":
+            programs["pyscf (projection)"] = versions()["pyscf"]
+        done = failed = 0
+        with StoreWriter(output, header_of(target, elements, level, programs)) as writer:
+            for key in track(sorted(file), description=f"{target}", disable=None):
+                group = file[key]
+                name, rank = f"qm9:{group.attrs['qm9_index']}", int(group.attrs["rank"])
+                if name in writer.known_names:
+                    continue
+                z = group["atomic_numbers"][:].astype(np.int64)
+                try:
+                    order = reorder_from("pyscf", [large.shells[q] for q in z])
+                    fock = triangle_to_matrix(group["fock_tril"][:])
+                    if len(fock) != len(order.index):
+                        symbols = "".join(chemical_symbols[q] for q in z)
+                        raise LabelError(f"Fock matrix of size {len(fock)}, {len(order.index)} expected for {symbols}")
+                    record = record_of(
+                        target,
+                        large,
+                        z,
+                        group["positions"][:],
+                        order.matrix(fock),
+                        group.attrs["energy"],
+                        z.sum(),
+                        name,
+                        name,
+                        split_of_rank(rank),
+                        rank,
+                        keep_contraction,
+                    )
+                    difference = np.abs(record.large_basis_energies - group["mo_energy"][:]).max()
+                    if difference > 1e-8:
+                        raise LabelError(f"orbital energies differ by {difference:.1e} Eh from the stored ones")
+                except LabelError as error:
+                    writer.add_failure(name, str(error), rank)
+                    failed += 1
+                else:
+                    writer.add(record)
+                    done += 1
+    return done, failed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("labels", type=Path, help="HDF5 file with one group per molecule")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--target", choices=TARGETS, default="wqao")
+    parser.add_argument("--keep-contraction", action="store_true", help="store the projection A beside H and S")
+    args = parser.parse_args()
+    done, failed = convert(args.labels, args.output, args.target, args.keep_contraction)
+    print(f"{args.output}: {done} molecules added, {failed} failed")
+
+
+if __name__ == "__main__":
+    run_command(main)

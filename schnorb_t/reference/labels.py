@@ -1,0 +1,96 @@
+"""From a large-basis calculation to what the store holds: header and record, full basis or projected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+
+import numpy as np
+
+from schnorb_t.basis import Basis
+from schnorb_t.data.records import MoleculeRecord
+from schnorb_t.data.store import Header
+from schnorb_t.reference import minimal_basis
+from schnorb_t.reference.pyscf import FREE_ATOM_BASIS, Level, diagonalise, overlap_integrals, target_basis
+
+#: What a file's matrices may stand in: the large basis itself or one of the projected minimal bases.
+TARGETS = ("full", *minimal_basis.TARGETS)
+
+
+def projection_settings(target: str) -> dict:
+    """What a projected target depends on, for the file's header."""
+    settings: dict = {"free_atom_basis": FREE_ATOM_BASIS}
+    if target == "wqao":
+        settings |= {
+            "power": minimal_basis.POWER,
+            "reference_energy_eh": minimal_basis.REFERENCE_ENERGY,
+            "pole_distance_eh": minimal_basis.POLE_DISTANCE,
+        }
+    return settings
+
+
+def header_of(target: str, elements: Iterable[int], level: Level, programs: dict[str, str]) -> Header:
+    """Header of a file of PySCF labels."""
+    settings = asdict(level)
+    if target != "full":
+        settings["projection"] = projection_settings(target)
+    return Header(target_basis(target, elements, level.basis), target, settings, programs)
+
+
+def record_of(
+    target: str,
+    large_basis: Basis,
+    atomic_numbers: np.ndarray,
+    positions: np.ndarray,
+    hamiltonian: np.ndarray,
+    total_energy: float,
+    n_electrons: int,
+    name: str,
+    group: str,
+    split: str = "",
+    order: int = 0,
+    keep_contraction: bool = False,
+    overlap: np.ndarray | None = None,
+) -> MoleculeRecord:
+    """The record of one molecule from its large-basis Hamiltonian.
+
+    Args:
+        target: one of ``TARGETS``.
+        large_basis: with Gaussian functions.
+        atomic_numbers: [n].
+        positions: [n, 3], Å.
+        hamiltonian: [m, m] in ``large_basis``, our order, Eh; its eigenvalues become ``large_basis_energies``.
+        total_energy: Eh.
+        n_electrons: core included.
+        name, group, split, order: as in ``MoleculeRecord``.
+        keep_contraction: store A of the projection.
+        overlap: [m, m] of the large basis; computed where it is not given.
+
+    Raises:
+        LabelError: linear dependence, open shell.
+    """
+    if overlap is None:
+        overlap = overlap_integrals(large_basis, atomic_numbers, positions)
+    contraction = None
+    if target == "full":
+        energies, _ = diagonalise(hamiltonian, overlap)
+    else:
+        projection, energies = minimal_basis.project_molecule(
+            target, large_basis, atomic_numbers, positions, hamiltonian, n_electrons, overlap=overlap
+        )
+        hamiltonian, overlap = projection.hamiltonian, projection.overlap
+        contraction = projection.contraction if keep_contraction else None
+    return MoleculeRecord(
+        atomic_numbers=np.asarray(atomic_numbers, dtype=np.int64),
+        positions=np.asarray(positions, dtype=np.float64),
+        hamiltonian=hamiltonian,
+        overlap=overlap,
+        large_basis_energies=energies,
+        total_energy=float(total_energy),
+        n_electrons=int(n_electrons),
+        name=name,
+        group=group,
+        split=split,
+        order=order,
+        contraction=contraction,
+    )
