@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import mmap
 import os
 import struct
 import time
@@ -150,46 +149,55 @@ class Journal:
     def _scan(self) -> list[Frame]:
         """All whole frames; a torn tail is cut off, damage further up is skipped with a warning."""
         size = os.fstat(self._file).st_size
-        if size == 0:
-            return []
+        start = os.pread(self._file, len(MAGIC), 0)
+        if start != MAGIC[: len(start)]:
+            raise UserError(f"{self.path}: is not a journal of this package; move it away")
         frames, at = [], 0
-        with mmap.mmap(self._file, size, access=mmap.ACCESS_READ) as data:
-            if data[: len(MAGIC)] != MAGIC[:size]:
-                raise UserError(f"{self.path}: is not a journal of this package; move it away")
-            while at < size:
-                frame = self._frame_at(data, at, size)
-                if frame is None:
-                    following = data.find(MAGIC, at + 1)
-                    if following < 0:
-                        break
-                    warnings.warn(
-                        f"{self.path}: bytes {at} to {following} are damaged and were left out; "
-                        "the molecule they held has to be added again",
-                        stacklevel=2,
-                    )
-                    at = following
-                    continue
+        while at < size:
+            frame = self._frame_at(at, size)
+            if frame is not None:
                 frames.append(frame)
                 at = frame.start + frame.length
-        if at < size:
-            os.ftruncate(self._file, at)
+                continue
+            following = self._find_magic(at + 1, size)
+            if following is None:
+                os.ftruncate(self._file, at)
+                break
+            warnings.warn(
+                f"{self.path}: bytes {at} to {following} are damaged and were left out; "
+                "the molecule they held has to be added again",
+                stacklevel=2,
+            )
+            at = following
         return frames
 
-    @staticmethod
-    def _frame_at(data, at: int, size: int) -> Frame | None:
+    def _frame_at(self, at: int, size: int) -> Frame | None:
+        """The frame that begins at a byte, ``None`` if it is torn or damaged."""
         start = at + _HEAD_SIZE
-        if start > size or data[at : at + len(MAGIC)] != MAGIC:
+        lead = os.pread(self._file, _HEAD_SIZE, at)
+        if len(lead) < _HEAD_SIZE or not lead.startswith(MAGIC):
             return None
-        head = data[at + len(MAGIC) : at + len(MAGIC) + _HEAD.size]
+        head = lead[len(MAGIC) : -_CRC.size]
         kind, length = _HEAD.unpack(head)
-        (crc,) = _CRC.unpack(data[start - _CRC.size : start])
+        (crc,) = _CRC.unpack(lead[-_CRC.size :])
         if start + length > size:
             return None
-        payload = data[start : start + length]
+        payload = os.pread(self._file, length, start)
         if zlib.crc32(payload, zlib.crc32(head)) != crc:
             return None
         meta, _ = decode_meta(payload)
         return Frame(kind, start, length, meta.get("name", ""), meta.get("order", 0))
+
+    def _find_magic(self, at: int, size: int) -> int | None:
+        """The next place where a frame may begin."""
+        step = 1 << 20
+        while at < size:
+            block = os.pread(self._file, step + len(MAGIC), at)
+            found = block.find(MAGIC)
+            if found >= 0:
+                return at + found
+            at += step
+        return None
 
     def append(self, kind: int, payload: bytes, name: str = "", order: int = 0) -> None:
         """Write one frame; when this returns it survives the death of the process.

@@ -33,7 +33,7 @@ CHUNK = 4096
 #: Molecules are handed to HDF5 in blocks of about this many bytes.
 BLOCK_BYTES = 4 << 20
 
-_BULK = {  # dataset -> (dtype, offset column)
+BULK = {  # dataset -> (dtype, offset column)
     "atomic_numbers": ("u1", "atom_offset"),
     "positions": ("<f8", "atom_offset"),
     "hamiltonian": ("<f8", "triangle_offset"),
@@ -147,14 +147,14 @@ def _write(path: Path, header: dict, molecules: Iterable[PackedRecord], n: int, 
 
 def _write_bulk(file: h5py.File, molecules: Iterable[PackedRecord], n: int) -> tuple[dict, dict]:
     """Concatenate the arrays of all molecules block by block; returns the index columns and texts."""
-    for name, (dtype, _) in _BULK.items():
+    for name, (dtype, _) in BULK.items():
         tail = (3,) if name == "positions" else ()
         chunk = (CHUNK // 4, 3) if tail else (CHUNK,)
         file.create_dataset(name, (0, *tail), dtype, chunks=chunk, maxshape=(None, *tail), fletcher32=True)
     index = {name: np.zeros(n, dtype) for name, dtype in _NUMBERS.items()}
-    index |= {offset: np.zeros(n + 1, "<i8") for _, offset in _BULK.values()}
+    index |= {offset: np.zeros(n + 1, "<i8") for _, offset in BULK.values()}
     texts: dict[str, list[bytes]] = {name: [] for name in _TEXTS}
-    block: dict[str, list[np.ndarray]] = {name: [] for name in _BULK}
+    block: dict[str, list[np.ndarray]] = {name: [] for name in BULK}
     waiting = 0
 
     def flush():
@@ -170,7 +170,7 @@ def _write_bulk(file: h5py.File, molecules: Iterable[PackedRecord], n: int) -> t
             index[name][i] = packed.contraction.shape[1] if name == "n_orbitals" else getattr(packed, name)
         for name in _TEXTS:
             texts[name].append(getattr(packed, name).encode())
-        for name, (_, offset) in _BULK.items():
+        for name, (_, offset) in BULK.items():
             array = getattr(packed, name)
             array = array if name == "positions" else array.ravel()
             index[offset][i + 1] = index[offset][i] + len(array)
