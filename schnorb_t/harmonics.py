@@ -6,7 +6,7 @@ Slater-Koster blocks.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from e3nn import o3
@@ -37,7 +37,7 @@ def bond_frames(vectors: Tensor) -> Tensor:
     return torch.stack((first, second, n), -2)
 
 
-@lru_cache(maxsize=None)
+@cache
 def clebsch_gordan(l1: int, l2: int, l3: int) -> Tensor:
     """Real coupling coefficients [2l1+1, 2l2+1, 2l3+1], float64, of unit Frobenius norm; unique up to a sign.
 
@@ -46,7 +46,7 @@ def clebsch_gordan(l1: int, l2: int, l3: int) -> Tensor:
     return o3.wigner_3j(l1, l2, l3, dtype=torch.float64)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _recursion(l: int) -> Tensor:
     """[((2l-1)*3)^2, (2l+1)^2]: D^l = K (D^(l-1) x D^1), from D^l = Q^T (D^(l-1) x D^1) Q, Q the coupling of l-1, 1 -> l."""
     q = clebsch_gordan(l - 1, 1, l) * (2 * l + 1) ** 0.5

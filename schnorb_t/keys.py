@@ -21,6 +21,7 @@ ATOMIC_NUMBERS = "atomic_numbers"
 POSITIONS = "positions"
 MOLECULE = "molecule"
 PAIR_INDEX = "pair_index"
+PAIR_REVERSE = "pair_reverse"
 N_ATOMS = "n_atoms"
 N_ELECTRONS = "n_electrons"
 N_OCCUPIED = "n_occupied"
@@ -43,6 +44,7 @@ KEYS: dict[str, Key] = {
     POSITIONS: Key("[N, 3]", "Å", "Cartesian positions"),
     MOLECULE: Key("[N] int64", "", "which molecule of the batch an atom belongs to, ascending"),
     PAIR_INDEX: Key("[2, P] int64", "", "ordered pairs (i, j), i != j; (j, i) is there whenever (i, j) is"),
+    PAIR_REVERSE: Key("[P] int64", "", "place of the pair (j, i)"),
     N_ATOMS: Key("[B] int64", "", "atoms per molecule"),
     N_ELECTRONS: Key("[B] int64", "", "electrons per molecule, core included"),
     N_OCCUPIED: Key("[B] int64", "", "doubly occupied orbitals per molecule"),

@@ -1,0 +1,137 @@
+"""Orbital blocks: irreps -> (shell a x shell b), on-site by Clebsch-Gordan, off-site in the bond frame.
+
+l_a (x) l_b = |l_a - l_b| + ... + l_a + l_b (Gastegger et al., J. Chem. Phys. 153, 044123 (2020); Unke et al., PhiSNet,
+NeurIPS 2021). In the bond frame the same coupling is that of |m_a| and |m_b|.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from schnorb_t.basis import Basis
+from schnorb_t.harmonics import clebsch_gordan
+from schnorb_t.nn.o2 import Features, O2Features, irrep_list
+
+
+class OnsiteBlocks(nn.Module):
+    """Atom features -> on-site blocks [N, K, K] of ``fields`` matrices, symmetric, with own weights per element.
+
+    Args:
+        basis: shells per element.
+        irreps: of the features; couplings whose irrep is missing stay 0 and are listed in ``missing``.
+        fields: how many matrices (H, D, ...).
+    """
+
+    def __init__(self, basis: Basis, irreps: str, fields: int):
+        super().__init__()
+        self.k, self.fields = basis.n_slots, fields
+        channels = {name: (l, c) for name, l, _, c in irrep_list(irreps)}
+        patterns: dict[str, list[Tensor]] = {}
+        self.missing = set()
+        for a, la in enumerate(basis.layout):
+            for b, lb in enumerate(basis.layout[a:], start=a):
+                for big in range(abs(la - lb), la + lb + 1):
+                    if a == b and (la + lb + big) % 2:
+                        continue  # antisymmetric within one shell
+                    name = f"{big}{'e' if (la + lb) % 2 == 0 else 'o'}"
+                    if name not in channels:
+                        self.missing.add(name)
+                        continue
+                    block = torch.zeros(2 * big + 1, self.k, self.k, dtype=torch.float64)
+                    rows = slice(basis.layout_offsets[a], basis.layout_offsets[a] + 2 * la + 1)
+                    columns = slice(basis.layout_offsets[b], basis.layout_offsets[b] + 2 * lb + 1)
+                    cg = clebsch_gordan(la, lb, big).permute(2, 0, 1) * (2 * big + 1) ** 0.5
+                    block[:, rows, columns] += cg
+                    if a != b:
+                        block[:, columns, rows] += cg.mT
+                    patterns.setdefault(name, []).append(block)
+        self.names = list(patterns)
+        n_elements = len(basis.elements)
+        self.weights = nn.ParameterList()
+        for name in self.names:
+            c, n = channels[name][1], len(patterns[name])
+            self.weights.append(nn.Parameter(torch.randn(n_elements, c, n * fields) * c**-0.5))
+            stacked = torch.stack(patterns[name], 1).reshape(-1, self.k * self.k)
+            self.register_buffer(f"pattern_{name}", stacked.float(), persistent=False)
+
+    def forward(self, x: Features, element: Tensor) -> list[Tensor]:
+        """``fields`` tensors [N, K, K]."""
+        out = 0
+        for name, weight in zip(self.names, self.weights, strict=True):
+            y = x[name] @ weight[element]  # [N, 2L+1, couplings * fields]
+            y = y.reshape(*y.shape[:2], -1, self.fields).permute(3, 0, 1, 2).flatten(2)
+            out = out + y @ getattr(self, f"pattern_{name}").to(y.dtype)
+        return list(out.reshape(self.fields, -1, self.k, self.k))
+
+
+class OffsiteBlocks(nn.Module):
+    """O(2) features of pairs -> bond-frame blocks [P, K, K] of ``fields`` matrices.
+
+    Args:
+        basis: shells per element.
+        widths: channels of the pair features; m up to 2 l_max of the basis are read.
+        n_elements: each ordered element pair has its own scale per output.
+    """
+
+    def __init__(self, basis: Basis, widths: list[int], fields: int):
+        super().__init__()
+        self.k, self.fields = basis.n_slots, fields
+        m_max = 2 * basis.l_max
+        if len(widths) < m_max + 2:
+            raise ValueError(f"pair features need m up to {m_max} for {basis}, got widths {widths}")
+        patterns: list[list[Tensor]] = [[] for _ in range(m_max + 2)]
+        for a, la in enumerate(basis.layout):
+            for b, lb in enumerate(basis.layout):
+                for ma in range(la + 1):
+                    for mb in range(lb + 1):
+                        for kind, pattern in self._couplings(basis, a, b, ma, mb):
+                            patterns[kind].append(pattern)
+        self.maps = nn.ModuleList()
+        for kind, items in enumerate(patterns):
+            self.maps.append(
+                nn.Linear(widths[kind], len(items) * fields, bias=False) if items and widths[kind] else None
+            )
+            if items:
+                # rows ordered (cos or sin, coupling), to match the features' [P, 2, C]
+                stacked = torch.stack(items, 1).reshape(-1, self.k * self.k)
+                self.register_buffer(f"pattern_{kind}", stacked.float(), persistent=False)
+
+    def _couplings(self, basis: Basis, a: int, b: int, ma: int, mb: int) -> list[tuple[int, Tensor]]:
+        """(0 even | 1 odd | m + 1, pattern [1 or 2, K, K]) of |m_a| (x) |m_b|."""
+        ra = basis.layout_offsets[a] + basis.layout[a]
+        rb = basis.layout_offsets[b] + basis.layout[b]
+
+        def pattern(*entries):
+            block = torch.zeros(2 if len(entries) == 2 else 1, self.k, self.k, dtype=torch.float64)
+            for row, terms in enumerate(entries):
+                for sign, p, q in terms:
+                    block[row, p, q] = sign * len(terms) ** -0.5
+            return block
+
+        ca, sa, cb, sb = ra + ma, ra - ma, rb + mb, rb - mb
+        if ma == 0 and mb == 0:
+            return [(0, pattern([(1, ra, rb)]))]
+        if ma == 0:
+            return [(mb + 1, pattern([(1, ra, cb)], [(1, ra, sb)]))]
+        if mb == 0:
+            return [(ma + 1, pattern([(1, ca, rb)], [(1, sa, rb)]))]
+        out = [(ma + mb + 1, pattern([(1, ca, cb), (-1, sa, sb)], [(1, ca, sb), (1, sa, cb)]))]
+        if ma == mb:
+            out.append((0, pattern([(1, ca, cb), (1, sa, sb)])))
+            out.append((1, pattern([(1, ca, sb), (-1, sa, cb)])))
+        else:
+            turn = 1 if mb > ma else -1
+            out.append((abs(ma - mb) + 1, pattern([(1, ca, cb), (1, sa, sb)], [(turn, ca, sb), (-turn, sa, cb)])))
+        return out
+
+    def forward(self, pairs: O2Features) -> list[Tensor]:
+        """``fields`` tensors [P, K, K] in the bond frame."""
+        out = 0
+        for kind, f in enumerate(self.maps):
+            if f is None:
+                continue
+            y = f(pairs[kind])
+            y = (y[:, None] if kind < 2 else y).reshape(y.shape[0], 1 if kind < 2 else 2, -1, self.fields)
+            out = out + y.permute(3, 0, 1, 2).flatten(2) @ getattr(self, f"pattern_{kind}").to(y.dtype)
+        return list(out.reshape(self.fields, -1, self.k, self.k))

@@ -1,0 +1,54 @@
+"""Learned vectors of elements and radial functions of distances."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class AtomEmbedding(nn.Module):
+    """A learned vector per element (SchNet, Schütt et al., J. Chem. Phys. 148, 241722 (2018)): [N] rows -> [N, C] 0e."""
+
+    def __init__(self, n_elements: int, channels: int):
+        super().__init__()
+        self.table = nn.Embedding(n_elements, channels)
+
+    def forward(self, element: Tensor) -> Tensor:
+        return self.table(element)
+
+
+def polynomial_cutoff(distance: Tensor, cutoff: float, p: int = 6) -> Tensor:
+    """1 at 0 and 0 from the cutoff on, with p - 1 vanishing derivatives there (Gasteiger et al., ICLR 2020, eq. 8)."""
+    x = (distance / cutoff).clamp(max=1.0)
+    return 1 - (p + 1) * (p + 2) / 2 * x**p + p * (p + 2) * x ** (p + 1) - p * (p + 1) / 2 * x ** (p + 2)
+
+
+class BesselBasis(nn.Module):
+    """sin(n pi r / c) / r (Gasteiger et al., ICLR 2020, eq. 7): [P] distances in Å -> [P, n_radial]."""
+
+    def __init__(self, n_radial: int, cutoff: float):
+        super().__init__()
+        self.cutoff = cutoff
+        self.register_buffer("frequency", torch.arange(1, n_radial + 1) * torch.pi / cutoff, persistent=False)
+
+    def forward(self, distance: Tensor) -> Tensor:
+        r = distance[:, None]
+        return (2 / self.cutoff) ** 0.5 * torch.sin(self.frequency.to(r.dtype) * r) / r
+
+
+class RadialMLP(nn.Module):
+    """Continuous filters: distance and the two elements of an ordered pair -> [P, n_out] weights."""
+
+    def __init__(self, n_elements: int, cutoff: float, n_radial: int, hidden: int, n_out: int, channels: int = 16):
+        super().__init__()
+        self.bessel = BesselBasis(n_radial, cutoff)
+        self.pair = nn.Embedding(n_elements * n_elements, channels)
+        self.n_elements = n_elements
+        self.mlp = nn.Sequential(
+            nn.Linear(n_radial + channels, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
+        )
+        self.out = nn.Linear(hidden, n_out)
+
+    def forward(self, element_i: Tensor, element_j: Tensor, distance: Tensor) -> Tensor:
+        pair = self.pair(element_i * self.n_elements + element_j)
+        return self.out(self.mlp(torch.cat((self.bessel(distance), pair), 1)))

@@ -1,0 +1,69 @@
+"""What every part of the model needs of a batch's geometry, computed once: distances, bond frames, rotations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from schnorb_t import keys
+from schnorb_t.basis import Basis
+from schnorb_t.harmonics import bond_frames, wigner_d
+from schnorb_t.nn.assembly import blocks_from_matrix
+from schnorb_t.nn.slater_koster import BondFrameBlocks, element_lookup
+
+
+@dataclass
+class PairGeometry:
+    """Per batch: element rows [N], [P], [P]; distance [P] in Å (float64); D^l [P, 2l+1, 2l+1] and slot rotation [P, K, K]."""
+
+    batch: dict[str, Tensor]
+    element: Tensor
+    element_i: Tensor
+    element_j: Tensor
+    distance: Tensor
+    wigner: list[Tensor]
+    slot_rotation: Tensor
+
+
+class Geometry(nn.Module):
+    """Batch -> ``PairGeometry``, and blocks in bond frames -> symmetric blocks.
+
+    Args:
+        basis: shells per element.
+        cutoff: Å.
+        l_max: largest l that anything is rotated in; at least the basis's own.
+    """
+
+    def __init__(self, basis: Basis, cutoff: float, l_max: int = 0):
+        super().__init__()
+        self.cutoff = cutoff
+        self.l_max = max(l_max, basis.l_max)
+        self.frame = BondFrameBlocks(basis)
+        self.register_buffer("lookup", element_lookup(basis), persistent=False)
+
+    def forward(self, batch: dict[str, Tensor]) -> PairGeometry:
+        i, j = batch[keys.PAIR_INDEX]
+        element = self.lookup[batch[keys.ATOMIC_NUMBERS]]
+        # differences in the positions' own precision (float64 from the loaders), so that translation costs nothing
+        bond = (batch[keys.POSITIONS][j] - batch[keys.POSITIONS][i]).double()
+        wigner = wigner_d(bond_frames(bond), self.l_max)
+        return PairGeometry(
+            batch, element, element[i], element[j], bond.norm(dim=1), wigner, self.frame.slot_rotation(wigner)
+        )
+
+    def symmetric(self, onsite: Tensor, bond_blocks: Tensor, g: PairGeometry) -> tuple[Tensor, Tensor]:
+        """On-site blocks [N, K, K] and bond-frame blocks [P, K, K] -> symmetric blocks in the molecule's frame.
+
+        block(j, i) = block(i, j)^T holds exactly: both are the same mean of the two predictions, and a sum of two
+        floats does not depend on their order.
+        """
+        blocks = self.frame.to_molecule(bond_blocks, g.slot_rotation.to(bond_blocks.dtype))
+        return 0.5 * (onsite + onsite.mT), 0.5 * (blocks + blocks[g.batch[keys.PAIR_REVERSE]].mT)
+
+    def samples(self, batch: dict[str, Tensor], matrix: Tensor) -> tuple[Tensor, ...]:
+        """A labelled matrix cut into what ``TwoCentre.fit`` reads."""
+        g = self(batch)
+        onsite, offsite = blocks_from_matrix(matrix, batch)
+        blocks = self.frame.to_bond(offsite, g.slot_rotation.to(offsite.dtype))
+        return g.element, onsite, g.element_i, g.element_j, g.distance, blocks

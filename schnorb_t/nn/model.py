@@ -1,0 +1,219 @@
+"""The model: molecules in, Hamiltonian and overlap out.
+
+atoms -> interactions -> pair features -> orbital blocks of H~ and D -> S = (1+D) S0 (1+D)^T, H = (1+D) H~ (1+D)^T.
+Two-centre functions and on-site means carry what distance and element alone explain; the network learns the rest,
+scaled per element (pair) and shell pair to what the reference data leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from e3nn import o3
+from torch import Tensor, nn
+
+from schnorb_t import keys
+from schnorb_t.basis import Basis
+from schnorb_t.nn.assembly import matrix_from_blocks
+from schnorb_t.nn.blocks import OffsiteBlocks, OnsiteBlocks
+from schnorb_t.nn.embedding import AtomEmbedding
+from schnorb_t.nn.geometry import Geometry, PairGeometry
+from schnorb_t.nn.interaction import Interaction
+from schnorb_t.nn.overlap import FreeAtomOverlap, bounded, congruence, reference_deformation
+from schnorb_t.nn.pair import PairFeatures
+from schnorb_t.nn.slater_koster import TwoCentre
+
+
+class ResidualScale(nn.Module):
+    """Root-mean-square of what the two-centre part leaves, per element (pair) and shell pair: the network's unit."""
+
+    def __init__(self, basis: Basis, floor: float):
+        super().__init__()
+        n, k = len(basis.elements), basis.n_slots
+        self.floor, self.n_elements = floor, n
+        shell = torch.tensor([s for s, l in enumerate(basis.layout) for _ in range(2 * l + 1)])
+        member = torch.nn.functional.one_hot(shell).double()
+        self.register_buffer("member", member, persistent=False)
+        self.register_buffer("onsite", torch.ones(n, k, k))
+        self.register_buffer("offsite", torch.ones(n * n, k, k))
+
+    @torch.no_grad()
+    def fit(self, residuals: Iterable[tuple[Tensor, Tensor, Tensor, Tensor]]) -> None:
+        """From (row of each on-site block, blocks [N, K, K], row of each pair block, blocks [P, K, K]) of each batch."""
+        device = self.onsite.device
+        sums = [
+            torch.zeros(len(t), *t.shape[1:], dtype=torch.float64, device=device) for t in (self.onsite, self.offsite)
+        ]
+        counts = [torch.zeros(len(t), dtype=torch.float64, device=device) for t in sums]
+        for row_n, onsite, row_p, offsite in residuals:
+            for k, (row, blocks) in enumerate(((row_n, onsite), (row_p, offsite))):
+                sums[k].index_add_(0, row, blocks.double().square())
+                counts[k].index_add_(0, row, torch.ones_like(row, dtype=torch.float64))
+        size = self.member.sum(0)
+        for target, total, count in zip((self.onsite, self.offsite), sums, counts, strict=True):
+            mean = total / count.clamp(min=1)[:, None, None]
+            # one number per shell pair, or the scale itself would break equivariance
+            mean = self.member.T @ mean @ self.member / (size[:, None] * size)
+            rms = (self.member @ mean @ self.member.T).sqrt()
+            seen = (count > 0)[:, None, None]
+            target.copy_(torch.where(seen, rms.clamp(min=self.floor), torch.full_like(rms, 10 * self.floor)))
+
+
+class MatrixModel(nn.Module):
+    """Hamiltonian and overlap of molecules of any size and composition that the basis knows.
+
+    Args:
+        basis: shells and free-atom functions per element.
+        irreps: of atom features, each irrep once, e.g. ``"64x0e+32x1o+16x1e+32x2e+16x2o"``. On-site blocks of a minimal
+            basis need 0e, 1o, 2e; def2-SVP (d shells) up to l = 4.
+        interactions: rounds of messages.
+        message_cutoff: Å, range of one round.
+        cutoff: Å, pairs farther apart have no block.
+        pair_channels: channels ``[even, odd, m=1, m=2]`` of pair features; the last is repeated for larger m.
+        pair_layers: products in the pair stage.
+        n_radial: Bessel functions; ``hidden``: width of the filter networks.
+        product_channels: channels of the self-products.
+        two_centre_radial: functions per Slater-Koster integral.
+    """
+
+    FORMAT = 1
+
+    def __init__(
+        self,
+        basis: Basis,
+        irreps: str = "64x0e+32x1o+16x1e+32x2e+16x2o",
+        interactions: int = 2,
+        message_cutoff: float = 5.0,
+        cutoff: float = 10.0,
+        pair_channels: tuple[int, ...] = (64, 16, 32, 16),
+        pair_layers: int = 1,
+        n_radial: int = 12,
+        hidden: int = 64,
+        product_channels: int = 16,
+        two_centre_radial: int = 24,
+    ):
+        super().__init__()
+        self.basis, self.cutoff = basis, cutoff
+        self.irreps = str(o3.Irreps(irreps))
+        n = len(basis.elements)
+        scalars = o3.Irreps(irreps).count("0e")
+        l_max = max(ir.l for _, ir in o3.Irreps(irreps))
+        self.geometry = Geometry(basis, cutoff, l_max)
+        self.embedding = AtomEmbedding(n, scalars)
+        self.interactions = nn.ModuleList(
+            Interaction(irreps if k else f"{scalars}x0e", irreps, n, message_cutoff, n_radial, hidden, product_channels)
+            for k in range(interactions)
+        )
+        m_max = max(2 * basis.l_max, 1)
+        channels = list(pair_channels)
+        widths = (channels + [channels[-1]] * m_max)[: m_max + 2]
+        self.pair = PairFeatures(irreps, widths, n, cutoff, n_radial, hidden, product_channels, pair_layers)
+        fields = 2 if basis.projected else 1
+        self.onsite_blocks = OnsiteBlocks(basis, irreps, fields)
+        self.offsite_blocks = OffsiteBlocks(basis, widths, fields)
+        self.overlap0 = FreeAtomOverlap(basis, cutoff)
+        self.two_centre = TwoCentre(basis, cutoff, two_centre_radial)
+        self.scale = ResidualScale(basis, floor=1e-4)
+        if basis.projected:
+            self.deformation_two_centre = TwoCentre(basis, cutoff, two_centre_radial)
+            self.deformation_scale = ResidualScale(basis, floor=1e-5)
+
+    # ---- prediction -----------------------------------------------------------------------------------------------
+
+    def _blocks(self, part: TwoCentre, scale: ResidualScale, field: int, net, g: PairGeometry):
+        """Symmetric blocks of one field: two-centre part + scaled network output, float64."""
+        onsite_net, offsite_net = net
+        rows = g.element_i * len(self.basis.elements) + g.element_j
+        onsite = part.onsite[g.element] + scale.onsite[g.element] * onsite_net[field].double()
+        offsite = part.bond_blocks(g.element_i, g.element_j, g.distance)
+        offsite = offsite + scale.offsite[rows] * offsite_net[field].double()
+        return self.geometry.symmetric(onsite, offsite, g)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """``hamiltonian`` (Eh) and ``overlap``, padded float64 [B, M, M], from ``data.batch.structures_to_batch``."""
+        g = self.geometry(batch)
+        x = {"0e": self.embedding(g.element)[:, None]}
+        for interaction in self.interactions:
+            x = interaction(x, g)
+        net = self.onsite_blocks(x, g.element), self.offsite_blocks(self.pair(x, g))
+        hamiltonian = matrix_from_blocks(*self._blocks(self.two_centre, self.scale, 0, net, g), batch)
+        overlap = self.overlap0(g)
+        if self.basis.projected:
+            blocks = self._blocks(self.deformation_two_centre, self.deformation_scale, 1, net, g)
+            d = matrix_from_blocks(*bounded(*blocks, g), batch)
+            hamiltonian, overlap = congruence(d, hamiltonian), congruence(d, overlap)
+        return {keys.HAMILTONIAN: hamiltonian, keys.OVERLAP: overlap}
+
+    # ---- the closed-form start ------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _targets(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the two-centre parts and the network have to describe: H~ and D of labelled molecules."""
+        h = batch[keys.HAMILTONIAN]
+        if not self.basis.projected:
+            return {"hamiltonian": h}
+        mask = batch[keys.ORBITAL_MASK]
+        d = reference_deformation(batch[keys.OVERLAP], self.overlap0(self.geometry(batch)), mask)
+        one = torch.eye(d.shape[-1], dtype=d.dtype, device=d.device)
+        inverse = torch.linalg.inv(one + d)
+        real = mask[:, :, None] & mask[:, None]
+        return {
+            "hamiltonian": torch.where(real, inverse @ h @ inverse.mT, 0.0),
+            "deformation": torch.where(real, d, 0.0),
+        }
+
+    @torch.no_grad()
+    def fit_reference(self, batches: Callable[[], Iterable[dict[str, Tensor]]]) -> None:
+        """Two-centre functions, on-site means and residual scales by least squares on labelled batches.
+
+        Args:
+            batches: called several times, each time gives the training batches anew.
+        """
+        parts = [("hamiltonian", self.two_centre, self.scale)]
+        if self.basis.projected:
+            parts.append(("deformation", self.deformation_two_centre, self.deformation_scale))
+        samples: dict[str, list] = {name: [] for name, *_ in parts}
+        for batch in batches():
+            for name, target in self._targets(batch).items():
+                samples[name].append(self.geometry.samples(batch, target))
+        for name, part, scale in parts:
+            part.fit(iter(samples[name]))
+            scale.fit(self._residuals(part, samples[name]))
+
+    def _residuals(self, part: TwoCentre, samples: list):
+        for element, onsite, element_i, element_j, distance, blocks in samples:
+            left = blocks - part.bond_blocks(element_i, element_j, distance)
+            rows = element_i * len(self.basis.elements) + element_j
+            yield element, onsite - part.onsite[element], rows, left
+
+    # ---- to look at -----------------------------------------------------------------------------------------------
+
+    def n_parameters(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+    def __repr__(self):
+        count = {name: sum(p.numel() for p in child.parameters()) for name, child in self.named_children()}
+        first = self.interactions[0]
+        both = "H~ and D of S = (1+D) S0 (1+D)^T" if self.basis.projected else "H (S = S0 exactly)"
+        lines = [
+            f"MatrixModel of {self.basis}",
+            f"  embedding      element -> {first.irreps_in}",
+            f"  interaction 1  {first.irreps_in} -> {first.irreps_out}, within {first.cutoff} Å",
+            *(
+                f"  interaction {k + 2}  {x.irreps_in} -> {x.irreps_out}, within {x.cutoff} Å"
+                for k, x in enumerate(list(self.interactions)[1:])
+            ),
+            f"  pair           2 x ({self.irreps}) -> O(2) about the bond: "
+            + ", ".join(
+                f"{w}x{n}" for w, n in zip(self.pair.widths, ["0+", "0-", *map(str, range(1, 20))], strict=False)
+            ),
+            f"  on-site        {' + '.join(self.onsite_blocks.names)} -> K x K = {self.basis.n_slots} x {self.basis.n_slots}"
+            + (f" (without {', '.join(sorted(self.onsite_blocks.missing))})" if self.onsite_blocks.missing else ""),
+            f"  off-site       O(2) -> K x K, within {self.cutoff} Å",
+            f"  two-centre     {self.two_centre.n_radial} functions per integral; predicts {both}",
+            f"  parameters     {self.n_parameters():,} ("
+            + ", ".join(f"{n} {c:,}" for n, c in count.items() if c)
+            + ")",
+        ]
+        return "\n".join(lines)

@@ -1,0 +1,74 @@
+"""Pair features: both atoms' surroundings, seen in the frame of their bond, mixed and multiplied."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from schnorb_t import keys
+from schnorb_t.nn.embedding import RadialMLP
+from schnorb_t.nn.geometry import PairGeometry
+from schnorb_t.nn.o2 import Features, O2Features, O2Gate, O2Linear, O2Product, ToBondFrame, o2_scale, o2_widths
+
+
+class O2Residual(nn.Module):
+    """x + linear(gate(linear(x)))."""
+
+    def __init__(self, widths: list[int]):
+        super().__init__()
+        gate = O2Gate(widths)
+        self.first, self.gate, self.second = O2Linear(widths, gate.widths_in), gate, O2Linear(widths, widths)
+
+    def forward(self, x: O2Features) -> O2Features:
+        return [a + b for a, b in zip(x, self.second(self.gate(self.first(x))), strict=True)]
+
+
+class PairFeatures(nn.Module):
+    """Features of every ordered pair (i, j), as representations of O(2) about the bond.
+
+    Args:
+        irreps: of the atoms' features.
+        widths: channels ``[even, odd, m=1, ...]`` of a pair.
+        n_elements, cutoff, n_radial, hidden: of the filter network; the cutoff is the pair list's.
+        product_channels: channels of the pair's self-product.
+        layers: rounds of (residual, product).
+    """
+
+    def __init__(
+        self,
+        irreps: str,
+        widths: list[int],
+        n_elements: int,
+        cutoff: float,
+        n_radial: int,
+        hidden: int,
+        product_channels: int,
+        layers: int = 1,
+    ):
+        super().__init__()
+        self.irreps, self.widths = irreps, list(widths)
+        self.to_frame = ToBondFrame(irreps)
+        both = [2 * w for w in o2_widths(irreps)]
+        self.filter_widths = [sum(both), *[sum(widths)] * layers]
+        self.filters = RadialMLP(n_elements, cutoff, n_radial, hidden, sum(self.filter_widths) + widths[0])
+        self.mix = O2Linear(both, widths)
+        self.residuals = nn.ModuleList(O2Residual(widths) for _ in range(layers + 1))
+        self.products = nn.ModuleList(O2Product(widths, widths, product_channels) for _ in range(layers))
+
+    def forward(self, x: Features, g: PairGeometry) -> O2Features:
+        i, j = g.batch[keys.PAIR_INDEX]
+        dtype = x["0e"].dtype
+        wigner = [d.to(dtype) for d in g.wigner]
+        weights = self.filters(g.element_i, g.element_j, g.distance.to(dtype))
+        first, *rest, bond = weights.split((*self.filter_widths, self.widths[0]), 1)
+        ends = [self.to_frame({n: t[k] for n, t in x.items()}, wigner) for k in (i, j)]
+        h = self.mix(o2_scale([torch.cat(pair, -1) for pair in zip(*ends, strict=True)], first))
+        h[0] = h[0] + bond
+        h = self.residuals[0](h)
+        for scale, product, residual in zip(rest, self.products, self.residuals[1:], strict=True):
+            h = [a + b for a, b in zip(h, product(o2_scale(h, scale)), strict=True)]
+            h = residual(h)
+        return h
+
+    def extra_repr(self):
+        return f"{self.irreps} of both atoms -> O(2) even/odd/m=1.. {self.widths}"

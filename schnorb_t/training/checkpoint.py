@@ -1,0 +1,102 @@
+"""Checkpoints: everything a model needs to be built again, loadable without executing pickled code.
+
+A checkpoint is Lightning's file with one more entry, ``"schnorb_t"``: format version, basis, the model's arguments and
+the level of theory it learned. ``state_dict`` holds the averaged weights (see ``training.ema``).
+"""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from schnorb_t.basis import Basis
+from schnorb_t.errors import UserError
+from schnorb_t.nn.model import MatrixModel
+
+#: Raised whenever an old file would be read wrongly; ``_MIGRATIONS[n]`` turns an entry of format n into n + 1.
+FORMAT = 1
+_MIGRATIONS: dict[int, Any] = {}
+KEY = "schnorb_t"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a checkpoint says of its model.
+
+    Attributes:
+        arguments: of ``MatrixModel`` besides the basis.
+        basis: shells and functions of the elements it knows.
+        level: level of theory of the labels.
+        target: ``"wqao"``, ``"full"``, ...
+        training_groups: identities of the molecules in training or validation (``group`` in the store).
+    """
+
+    arguments: dict[str, Any]
+    basis: Basis
+    level: dict[str, Any]
+    target: str
+    training_groups: tuple[str, ...] = ()
+
+    def to_entry(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "basis": self.basis.to_json(),
+            "arguments": self.arguments,
+            "level": self.level,
+            "target": self.target,
+            "training_groups": list(self.training_groups),
+        }
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's content, on the CPU; no code in it is run.
+
+    Raises:
+        UserError: not there, not a checkpoint of this package, or of a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such model; give the .ckpt file that schnorb_t.fit wrote (runs/*/checkpoints/)")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path}: not a readable checkpoint ({reason}); was the file copied whole?") from None
+    if not isinstance(content, dict) or KEY not in content:
+        raise UserError(f"{path}: no model of schnorb_t in this file; give a .ckpt file that schnorb_t.fit wrote")
+    entry = content[KEY]
+    if entry["format"] > FORMAT:
+        raise UserError(f"{path}: format {entry['format']} is newer than this package's {FORMAT}; update schnorb_t")
+    while entry["format"] < FORMAT:
+        entry = _MIGRATIONS[entry["format"]](entry, content["state_dict"])
+    content[KEY] = entry
+    return content
+
+
+def load_model(path: str | Path) -> tuple[MatrixModel, ModelCard]:
+    """Model (in eval mode, averaged weights, CPU) and card from a checkpoint.
+
+    Raises:
+        UserError: see ``read_checkpoint``.
+    """
+    content = read_checkpoint(path)
+    entry = content[KEY]
+    card = ModelCard(
+        entry["arguments"],
+        Basis.from_json(entry["basis"]),
+        entry["level"],
+        entry["target"],
+        tuple(entry["training_groups"]),
+    )
+    model = MatrixModel(card.basis, **card.arguments)
+    prefix = "model."
+    weights = {k[len(prefix) :]: v for k, v in content["state_dict"].items() if k.startswith(prefix)}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{path}: the weights do not fit the model described beside them: {error}") from None
+    return model.eval(), card
