@@ -22,11 +22,7 @@ from schnorb_t.data.store import StoreWriter
 from schnorb_t.errors import UserError, run_command
 from schnorb_t.reference.labels import TARGETS, header_of, record_of
 from schnorb_t.reference.pyscf import LabelError, Level, basis_from_pyscf, versions
-
-
-def split_of_rank(rank: int) -> str:
-    """The fixed split of the labelled QM9 molecules."""
-    return "test" if rank < 60 else "val" if rank < 100 else "train"
+from schnorb_t.reference.qm9 import split_of_rank
 
 
 def triangle_to_matrix(triangle: np.ndarray) -> np.ndarray:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from schnorb_t.basis import Basis
 from schnorb_t.data.records import MoleculeRecord
 from schnorb_t.data.store import Header
+from schnorb_t.errors import UserError
 from schnorb_t.reference import minimal_basis
-from schnorb_t.reference.pyscf import FREE_ATOM_BASIS, Level, diagonalise, overlap_integrals, target_basis
+from schnorb_t.reference.pyscf import (
+    FREE_ATOM_BASIS,
+    LabelError,
+    Level,
+    basis_from_pyscf,
+    diagonalise,
+    label,
+    overlap_integrals,
+    target_basis,
+    versions,
+)
+from schnorb_t.reference.structures import Structure, open_shell
 
 #: What a file's matrices may stand in: the large basis itself or one of the projected minimal bases.
 TARGETS = ("full", *minimal_basis.TARGETS)
@@ -29,12 +41,31 @@ def projection_settings(target: str) -> dict:
     return settings
 
 
-def header_of(target: str, elements: Iterable[int], level: Level, programs: dict[str, str]) -> Header:
-    """Header of a file of PySCF labels."""
+def header_of(target: str, elements: Iterable[int], level: Level, programs: dict[str, str], source: str = "") -> Header:
+    """Header of a file of PySCF labels; ``source`` says where the structures come from."""
     settings = asdict(level)
+    if source:
+        settings["structures"] = source
     if target != "full":
         settings["projection"] = projection_settings(target)
     return Header(target_basis(target, elements, level.basis), target, settings, programs)
+
+
+def projected_header(full: Header, target: str) -> Header:
+    """Header of the projection of a full-basis file; the same as if its molecules had been labelled so at once.
+
+    Raises:
+        UserError: ``full`` holds projected matrices, or a basis without its Gaussian functions.
+    """
+    if full.basis.projected or full.target in minimal_basis.TARGETS:
+        raise UserError(f"it holds {full.target} matrices already; a projection starts from a full-basis file")
+    if full.basis.functions is None:
+        raise UserError(f"its basis {full.basis.name!r} is stored without Gaussian functions, which a projection needs")
+    programs = dict(full.programs)
+    if versions()["pyscf"] != programs.get("pyscf"):
+        programs["pyscf (projection)"] = versions()["pyscf"]
+    settings = full.level | {"projection": projection_settings(target)}
+    return Header(target_basis(target, full.basis.elements, full.basis.name), target, settings, programs)
 
 
 def record_of(
@@ -94,3 +125,43 @@ def record_of(
         order=order,
         contraction=contraction,
     )
+
+
+@dataclass(frozen=True)
+class LabelJob:
+    """What is done to every structure; call it with one. Picklable: it travels to worker processes.
+
+    Attributes:
+        level: of theory.
+        target: one of ``TARGETS``.
+        keep_contraction: store A of the projection.
+    """
+
+    level: Level
+    target: str
+    keep_contraction: bool = False
+
+    def __call__(self, structure: Structure) -> MoleculeRecord:
+        """The labelled molecule.
+
+        Raises:
+            LabelError: open shell, not converged, linearly dependent.
+        """
+        if reason := open_shell(structure):
+            raise LabelError(reason)
+        result = label(structure.atomic_numbers, structure.positions, self.level)
+        return record_of(
+            self.target,
+            basis_from_pyscf(self.level.basis, structure.atomic_numbers),
+            structure.atomic_numbers,
+            structure.positions,
+            result.hamiltonian,
+            result.total_energy,
+            result.n_electrons,
+            structure.name,
+            structure.group,
+            structure.split,
+            structure.order,
+            self.keep_contraction,
+            result.overlap,
+        )

@@ -11,7 +11,6 @@ from functools import lru_cache
 
 import numpy as np
 import scipy.linalg
-from ase.data import atomic_numbers as number_of
 from ase.data import chemical_symbols
 
 from schnorb_t.basis import Basis, GaussianShell
@@ -200,6 +199,32 @@ def diagonalise(hamiltonian: np.ndarray, overlap: np.ndarray) -> tuple[np.ndarra
     return scipy.linalg.eigh(hamiltonian, overlap)
 
 
+def check_level(level: Level, elements: Iterable[int]) -> None:
+    """Find out before any work whether PySCF knows the functional and the basis for every element.
+
+    Raises:
+        UserError: it does not, or an element has an effective core potential.
+    """
+    pyscf = _pyscf()
+    try:
+        pyscf.dft.libxc.parse_xc(level.functional)
+    except Exception as error:  # KeyError, ValueError, by what is wrong with the text
+        raise UserError(f"PySCF does not know the functional {level.functional!r}") from error
+    if not 0 <= level.grid_level <= 9:
+        raise UserError(f"PySCF's grid levels are 0 to 9, not {level.grid_level}")
+    for z in sorted({int(z) for z in elements}):
+        symbol = chemical_symbols[z]
+        basis_from_pyscf(level.basis, [z])
+        try:
+            potential = pyscf.gto.basis.load_ecp(level.basis, symbol)
+        except Exception:  # BasisNotFoundError or KeyError: no potential of that name, all electrons are there
+            continue
+        if potential:
+            raise UserError(
+                f"basis {level.basis!r} replaces the core of {symbol} by a potential; take an all-electron one"
+            )
+
+
 def label(
     atomic_numbers: Sequence[int], positions: np.ndarray, level: Level = Level(), max_cycle: int = 100
 ) -> FullBasisResult:
@@ -213,7 +238,7 @@ def label(
 
     Raises:
         LabelError: odd electron count, no convergence, linear dependence, occupied levels not the lowest.
-        UserError: unknown basis or functional, or an element with an effective core potential.
+        Whatever PySCF raises for an unknown basis or functional: see ``check_level``.
     """
     pyscf = _pyscf()
     z = np.asarray(atomic_numbers, dtype=np.int64)
@@ -225,14 +250,8 @@ def label(
     mol.atom = [(chemical_symbols[q], r) for q, r in zip(z, x / BOHR, strict=True)]
     mol.unit, mol.basis, mol.spin = "Bohr", level.basis, 0
     mol.build(dump_input=False, parse_arg=False)
-    if mol.nelectron != n_electrons:
-        raise UserError(f"basis {level.basis!r} has an effective core potential here; all-electron bases only")
     mf = pyscf.dft.RKS(mol)
-    try:
-        mf.xc = level.functional
-        mf._numint.libxc.parse_xc(level.functional)
-    except (KeyError, ValueError) as error:
-        raise UserError(f"PySCF does not know the functional {level.functional!r}") from error
+    mf.xc = level.functional
     if level.density_fitting:
         mf = mf.density_fit()
     mf.grids.level = level.grid_level
@@ -252,8 +271,3 @@ def label(
     s = order.matrix(overlap)
     energies, coefficients = diagonalise(fock, s)
     return FullBasisResult(z, x, fock, s, energies, coefficients, float(mf.e_tot), n_electrons)
-
-
-def elements_of(symbols: Iterable[str]) -> list[int]:
-    """Atomic numbers of chemical symbols, ascending, each once."""
-    return sorted({number_of[s] for s in symbols})
