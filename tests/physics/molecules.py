@@ -46,7 +46,7 @@ def _hartree_fock(atoms):
     gto, scf = pytest.importorskip("pyscf.gto"), pytest.importorskip("pyscf.scf")
     mol = gto.M(atom=list(atoms), basis="sto-3g", unit="Angstrom", verbose=0)
     mf = scf.RHF(mol)
-    mf.conv_tol = 1e-12
+    mf.conv_tol, mf.conv_tol_grad = 1e-13, 1e-10
     mf.kernel()
     return mol, mf
 
