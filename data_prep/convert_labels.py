@@ -73,10 +73,11 @@ def convert(source: Path, output: Path, target: str, keep_contraction: bool) -> 
             programs["pyscf (projection)"] = versions()["pyscf"]
         done = failed = 0
         with StoreWriter(output, header_of(target, elements, level, programs)) as writer:
+            known = writer.known_names
             for key in track(sorted(file), description=f"{target}", disable=None):
                 group = file[key]
                 name, rank = f"qm9:{group.attrs['qm9_index']}", int(group.attrs["rank"])
-                if name in writer.known_names:
+                if name in known:
                     continue
                 z = group["atomic_numbers"][:].astype(np.int64)
                 try:

@@ -35,12 +35,13 @@ def project_file(full: Path, output: Path, target: str, keep_contraction: bool) 
         except UserError as error:
             raise UserError(f"{full}: {error}") from None
         with StoreWriter(output, header) as writer:
+            known = writer.known_names
             for name, reason, order in store.failures:
-                if name not in writer:
+                if name not in known:
                     writer.add_failure(name, reason, order)
             names = store.names.tolist()
             for index in track(range(len(store)), description=target, console=Console(stderr=True)):
-                if names[index] in writer:
+                if names[index] in known:
                     continue
                 r = store[index]
                 try:
