@@ -19,6 +19,7 @@ class TwoCentreModel(nn.Module):
 
     def __init__(self, basis: Basis, cutoff: float, n_radial: int = 24):
         super().__init__()
+        self.basis, self.cutoff = basis, cutoff
         self.geometry = Geometry(basis, cutoff)
         self.hamiltonian = TwoCentre(basis, cutoff, n_radial)
         self.overlap = TwoCentre(basis, cutoff, n_radial)
@@ -29,11 +30,20 @@ class TwoCentreModel(nn.Module):
         for key, part in ((keys.HAMILTONIAN, self.hamiltonian), (keys.OVERLAP, self.overlap)):
             part.fit(self.geometry.samples(batch, batch[key]) for batch in batches())
 
+    def blocks(self, batch: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Symmetric on-site [N, K, K] and off-site [P, K, K] blocks of ``hamiltonian`` and ``overlap``."""
+        g = self.geometry(batch)
+        return {
+            key: self.geometry.symmetric(
+                part.onsite[g.element], part.bond_blocks(g.element_i, g.element_j, g.distance), g
+            )
+            for key, part in ((keys.HAMILTONIAN, self.hamiltonian), (keys.OVERLAP, self.overlap))
+        }
+
+    def matrices(self, blocks: dict[str, tuple[Tensor, Tensor]], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Blocks -> padded matrices [B, M, M]."""
+        return {key: matrix_from_blocks(*value, batch) for key, value in blocks.items()}
+
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """``hamiltonian`` and ``overlap`` [B, M, M]."""
-        g = self.geometry(batch)
-        out = {}
-        for key, part in ((keys.HAMILTONIAN, self.hamiltonian), (keys.OVERLAP, self.overlap)):
-            blocks = part.bond_blocks(g.element_i, g.element_j, g.distance)
-            out[key] = matrix_from_blocks(*self.geometry.symmetric(part.onsite[g.element], blocks, g), batch)
-        return out
+        return self.matrices(self.blocks(batch), batch)

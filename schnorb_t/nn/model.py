@@ -8,6 +8,7 @@ scaled per element (pair) and shell pair to what the reference data leave.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from e3nn import o3
@@ -58,6 +59,21 @@ class ResidualScale(nn.Module):
             rms = (self.member @ mean @ self.member.T).sqrt()
             seen = (count > 0)[:, None, None]
             target.copy_(torch.where(seen, rms.clamp(min=self.floor), torch.full_like(rms, 10 * self.floor)))
+
+
+@dataclass
+class PredictedBlocks:
+    """On-site [N, K, K] and off-site [P, K, K] blocks, float64, in the molecule's frame.
+
+    Attributes:
+        geometry: of the batch.
+        hamiltonian: of H~ (of H itself where ``deformation`` is ``None``), Eh.
+        deformation: of D before it is bounded; ``None`` for a basis that is not projected.
+    """
+
+    geometry: PairGeometry
+    hamiltonian: tuple[Tensor, Tensor]
+    deformation: tuple[Tensor, Tensor] | None = None
 
 
 class MatrixModel(nn.Module):
@@ -130,20 +146,32 @@ class MatrixModel(nn.Module):
         offsite = offsite + scale.offsite[rows] * offsite_net[field].double()
         return self.geometry.symmetric(onsite, offsite, g)
 
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """``hamiltonian`` (Eh) and ``overlap``, padded float64 [B, M, M], from ``data.batch.structures_to_batch``."""
+    def blocks(self, batch: dict[str, Tensor]) -> PredictedBlocks:
+        """The network's part: symmetric orbital blocks of H~ and, for a projected basis, of D before its bound."""
         g = self.geometry(batch)
         x = {"0e": self.embedding(g.element)[:, None]}
         for interaction in self.interactions:
             x = interaction(x, g)
         net = self.onsite_blocks(x, g.element), self.offsite_blocks(self.pair(x, g))
-        hamiltonian = matrix_from_blocks(*self._blocks(self.two_centre, self.scale, 0, net, g), batch)
-        overlap = self.overlap0(g)
-        if self.basis.projected:
-            blocks = self._blocks(self.deformation_two_centre, self.deformation_scale, 1, net, g)
-            d = matrix_from_blocks(*bounded(*blocks, g), batch)
+        hamiltonian = self._blocks(self.two_centre, self.scale, 0, net, g)
+        if not self.basis.projected:
+            return PredictedBlocks(g, hamiltonian)
+        return PredictedBlocks(
+            g, hamiltonian, self._blocks(self.deformation_two_centre, self.deformation_scale, 1, net, g)
+        )
+
+    def matrices(self, blocks: PredictedBlocks, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The assembly: blocks -> ``hamiltonian`` (Eh) and ``overlap``, padded float64 [B, M, M]."""
+        hamiltonian = matrix_from_blocks(*blocks.hamiltonian, batch)
+        overlap = self.overlap0(blocks.geometry)
+        if blocks.deformation is not None:
+            d = matrix_from_blocks(*bounded(*blocks.deformation, blocks.geometry), batch)
             hamiltonian, overlap = congruence(d, hamiltonian), congruence(d, overlap)
         return {keys.HAMILTONIAN: hamiltonian, keys.OVERLAP: overlap}
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """``hamiltonian`` (Eh) and ``overlap``, padded float64 [B, M, M], from ``data.batch.structures_to_batch``."""
+        return self.matrices(self.blocks(batch), batch)
 
     # ---- the closed-form start ------------------------------------------------------------------------------------
 
