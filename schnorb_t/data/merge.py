@@ -30,6 +30,8 @@ PACKING = "symmetric matrices as lower triangles, row by row: element (i, j <= i
 
 #: 32 KiB chunks, checksummed and not compressed: gzip saves 7 % of such matrices and makes access 8 times slower.
 CHUNK = 4096
+#: Chunk cache per dataset; HDF5 2 would take 8 MiB of each.
+CACHE_BYTES = 1 << 20
 #: Molecules are handed to HDF5 in blocks of about this many bytes.
 BLOCK_BYTES = 4 << 20
 
@@ -66,22 +68,25 @@ def merge(path: Path, header: dict, journal: j.Journal, old) -> None:
     Raises:
         UserError: the disk is full or broken; old file and journal stay as they were.
     """
-    sources: dict[str, tuple[int, str, j.Frame | int]] = {}
-    failures: dict[str, tuple[int, str, str]] = {}
-    if old is not None:
-        for i, (order, name) in enumerate(zip(old.orders.tolist(), old.names.tolist(), strict=True)):
-            sources[name] = (order, name, i)
-        failures = {name: (order, name, reason) for name, reason, order in old.failures}
+    names: list[str] = [] if old is None else old.names.tolist()
+    orders: list[int] = [] if old is None else old.orders.tolist()
+    n_old, there = len(names), set(names)
+    failures = {} if old is None else {name: (order, name, reason) for name, reason, order in old.failures}
+    new: list[j.Frame] = []
     for frame in journal.frames:
-        if frame.kind == j.MOLECULE:
-            sources.setdefault(frame.name, (frame.order, frame.name, frame))
+        if frame.kind == j.MOLECULE and frame.name not in there:
+            new.append(frame)
+            names.append(frame.name)
+            orders.append(frame.order)
+            there.add(frame.name)
         elif frame.kind == j.FAILURE:
             reason = j.decode_meta(journal.payload(frame))[0]["reason"]
             failures[frame.name] = (frame.order, frame.name, reason)
-    places = [source[2] for source in sorted(sources.values(), key=lambda s: s[:2])]
-    kept = sorted(failure for name, failure in failures.items() if name not in sources)
+    kept = sorted(failure for name, failure in failures.items() if name not in there)
+    del there
+    places = np.array(sorted(range(len(names)), key=lambda k: (orders[k], names[k])), dtype=np.int64)
     molecules = (
-        old.packed(place) if isinstance(place, int) else j.decode_molecule(journal.payload(place)) for place in places
+        old.packed(k) if k < n_old else j.decode_molecule(journal.payload(new[k - n_old])) for k in map(int, places)
     )
     _replace(path, lambda temporary: _write(temporary, header, molecules, len(places), kept))
 
@@ -122,7 +127,7 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def _write(path: Path, header: dict, molecules: Iterable[PackedRecord], n: int, failures: list) -> None:
-    with h5py.File(path, "w", libver="v110") as file:
+    with h5py.File(path, "w", libver="v110", rdcc_nbytes=CACHE_BYTES) as file:
         file.attrs["format"] = FORMAT
         file.attrs["schema_version"] = SCHEMA_VERSION
         file.attrs["n_molecules"] = n
@@ -138,7 +143,7 @@ def _write(path: Path, header: dict, molecules: Iterable[PackedRecord], n: int, 
         for name, values in index.items():
             group.create_dataset(name, data=values, **_column_layout(len(values)))
         for name in _TEXTS:
-            _write_texts(group, name, texts[name], 5 if name == "split" else 1)
+            _write_texts(group, name, texts.pop(name), 5 if name == "split" else 1)
         group = file.create_group("failures")
         group.create_dataset("order", data=np.array([f[0] for f in failures], dtype="<i8"))
         group.create_dataset("name", data=np.array([f[1] for f in failures], object), dtype=h5py.string_dtype())
@@ -146,14 +151,14 @@ def _write(path: Path, header: dict, molecules: Iterable[PackedRecord], n: int, 
 
 
 def _write_bulk(file: h5py.File, molecules: Iterable[PackedRecord], n: int) -> tuple[dict, dict]:
-    """Concatenate the arrays of all molecules block by block; returns the index columns and texts."""
+    """Concatenate the arrays of all molecules block by block; returns the index columns, and texts that end in 0."""
     for name, (dtype, _) in BULK.items():
         tail = (3,) if name == "positions" else ()
         chunk = (CHUNK // 4, 3) if tail else (CHUNK,)
         file.create_dataset(name, (0, *tail), dtype, chunks=chunk, maxshape=(None, *tail), fletcher32=True)
     index = {name: np.zeros(n, dtype) for name, dtype in _NUMBERS.items()}
     index |= {offset: np.zeros(n + 1, "<i8") for _, offset in BULK.values()}
-    texts: dict[str, list[bytes]] = {name: [] for name in _TEXTS}
+    texts = {name: bytearray() for name in _TEXTS}
     block: dict[str, list[np.ndarray]] = {name: [] for name in BULK}
     waiting = 0
 
@@ -169,7 +174,7 @@ def _write_bulk(file: h5py.File, molecules: Iterable[PackedRecord], n: int) -> t
         for name in _NUMBERS:
             index[name][i] = packed.contraction.shape[1] if name == "n_orbitals" else getattr(packed, name)
         for name in _TEXTS:
-            texts[name].append(getattr(packed, name).encode())
+            texts[name] += getattr(packed, name).encode() + b"\0"
         for name, (_, offset) in BULK.items():
             array = getattr(packed, name)
             array = array if name == "positions" else array.ravel()
@@ -188,8 +193,9 @@ def _column_layout(n: int) -> dict:
     return {"chunks": (min(n, CHUNK),), "compression": "gzip", "shuffle": True} if n else {}
 
 
-def _write_texts(group: h5py.Group, name: str, values: list[bytes], least: int) -> None:
+def _write_texts(group: h5py.Group, name: str, joined: bytearray, least: int) -> None:
     """UTF-8 of fixed length: fast to read and small when compressed."""
+    values = bytes(joined).split(b"\0")[:-1]
     width = max([least, *map(len, values)])
     data = np.array(values, dtype=h5py.string_dtype("utf-8", width))
     group.create_dataset(name, data=data, **_column_layout(len(data)))

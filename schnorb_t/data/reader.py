@@ -14,7 +14,7 @@ import numpy as np
 from ..basis import Basis
 from ..errors import UserError
 from .header import Header
-from .merge import BULK, FORMAT, SCHEMA_VERSION
+from .merge import BULK, CACHE_BYTES, FORMAT, SCHEMA_VERSION
 from .records import SPLITS, MoleculeRecord, PackedRecord, unpack
 
 
@@ -79,7 +79,7 @@ class Store:
             raise UserError(f"{self.path}: the file was rewritten while it was in use; start again")
         try:
             # Finished files are never changed in place, so no lock is needed (and some cluster disks have none).
-            file = h5py.File(self.path, "r", locking=False)
+            file = h5py.File(self.path, "r", locking=False, rdcc_nbytes=CACHE_BYTES)
         except OSError as error:
             raise UserError(
                 f"{self.path}: cannot be read as HDF5 ({error}); if it was copied, copy it again, "
