@@ -1,0 +1,126 @@
+"""A store as a ``LightningDataModule``: dataset, size-bucketed batches, splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as L
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from schnorb_t.basis import Basis
+from schnorb_t.data.batch import records_to_batch
+from schnorb_t.data.records import MoleculeRecord
+from schnorb_t.data.sampler import SizeBucketSampler
+from schnorb_t.data.store import Store
+from schnorb_t.errors import UserError
+
+#: The molecules that come with the package.
+SAMPLE = Path(__file__).parent / "sample" / "sample.h5"
+
+
+class RecordDataset(Dataset):
+    """Some molecules of a store, read when first asked for and kept if ``keep``."""
+
+    def __init__(self, store: Store, indices: np.ndarray, keep: bool):
+        self.store, self.indices = store, np.asarray(indices, dtype=np.int64)
+        self._kept: dict[int, MoleculeRecord] | None = {} if keep else None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, i: int) -> tuple[int, MoleculeRecord]:
+        at = int(self.indices[i])
+        if self._kept is None:
+            return at, self.store[at]
+        if at not in self._kept:
+            self._kept[at] = self.store[at]
+        return at, self._kept[at]
+
+
+class _Collate:
+    """Picklable, so that spawned workers can have it."""
+
+    def __init__(self, basis: Basis, cutoff: float):
+        self.basis, self.cutoff = basis, cutoff
+
+    def __call__(self, items: list[tuple[int, MoleculeRecord]]) -> dict[str, Tensor]:
+        indices, records = zip(*items, strict=True)
+        return records_to_batch(records, self.basis, self.cutoff, indices)
+
+
+class MatrixDataModule(L.LightningDataModule):
+    """Labelled molecules of one HDF5 file (see docs/store.md).
+
+    Args:
+        path: the file; ``"sample"`` is the set that comes with the package.
+        cutoff: Å, pairs farther apart have no block; the model's.
+        batch_size: molecules per training batch (per process).
+        eval_batch_size: molecules per validation batch.
+        max_train: use only the first so many training molecules (learning curves); all if ``None``.
+        num_workers: processes that build batches; 0 builds them in the training process.
+        keep_in_memory: keep molecules that were read; ``None`` does so below 20,000 training molecules.
+        seed: of the shuffling.
+    """
+
+    def __init__(
+        self,
+        path: str = "sample",
+        cutoff: float = 10.0,
+        batch_size: int = 8,
+        eval_batch_size: int = 32,
+        max_train: int | None = None,
+        num_workers: int = 0,
+        keep_in_memory: bool | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.store = Store(SAMPLE if path == "sample" else path)
+        self.cutoff, self.batch_size, self.eval_batch_size = cutoff, batch_size, eval_batch_size
+        self.num_workers, self.seed = num_workers, seed
+        train = self.store.indices("train")
+        if max_train is not None:
+            train = train[:max_train]
+        self.split = {"train": train, "val": self.store.indices("val"), "test": self.store.indices("test")}
+        for name in ("train", "val"):
+            if not len(self.split[name]):
+                raise UserError(
+                    f"{self.store.path}: no molecule in split {name!r}; set splits with schnorb_t.data.splits (docs/store.md)"
+                )
+        keep = len(train) < 20_000 if keep_in_memory is None else keep_in_memory
+        self.datasets = {name: RecordDataset(self.store, rows, keep) for name, rows in self.split.items()}
+
+    @property
+    def basis(self) -> Basis:
+        return self.store.basis
+
+    def sampler(self, split: str) -> SizeBucketSampler:
+        size = self.batch_size if split == "train" else self.eval_batch_size
+        return SizeBucketSampler(self.store.n_orbitals[self.split[split]], size, split == "train", self.seed)
+
+    def _loader(self, split: str) -> DataLoader:
+        return DataLoader(
+            self.datasets[split],
+            batch_sampler=self.sampler(split),
+            collate_fn=_Collate(self.basis, self.cutoff),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self._loader("test")
+
+    def training_batches(self) -> Iterator[dict[str, Tensor]]:
+        """All training molecules once, in the same order in every process: for closed-form fits."""
+        collate, data = _Collate(self.basis, self.cutoff), self.datasets["train"]
+        sampler = SizeBucketSampler(self.store.n_orbitals[self.split["train"]], self.eval_batch_size, shuffle=False)
+        for rows in sampler.batches():
+            yield collate([data[i] for i in rows])

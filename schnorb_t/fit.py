@@ -1,0 +1,120 @@
+"""``python -m schnorb_t.fit --config configs/sample.yaml``: train, test against two baselines, leave a one-page result.
+
+Every key of the configuration can be overridden (``--data.batch_size 16``); ``--print_config`` shows them all with
+their documentation. ``--ckpt_path runs/.../last.ckpt`` goes on where an interrupted run stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.cli import LightningCLI
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
+
+from schnorb_t.data.datamodule import MatrixDataModule
+from schnorb_t.errors import UserError, run_command
+from schnorb_t.training.checkpoint import load_model, read_checkpoint
+from schnorb_t.training.ema import ExponentialMovingAverage
+from schnorb_t.training.module import MatrixModule
+
+
+class FitCLI(LightningCLI):
+    """Lightning's CLI with this package's callbacks as sections of the configuration."""
+
+    def add_arguments_to_parser(self, parser):
+        parser.add_argument("--ckpt_path", type=str, default=None, help="checkpoint of an interrupted run to go on from")
+        parser.add_argument("--name", type=str, default="fit", help="runs/NAME/version_N holds what this run leaves")
+        parser.add_argument("--runs", type=str, default="runs", help="folder of all runs")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.add_lightning_class_args(ExponentialMovingAverage, "ema")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "val/loss",
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": True,
+                "checkpoint.enable_version_counter": False,
+                "early_stopping.monitor": "val/loss",
+                "early_stopping.patience": 1000,
+            }
+        )
+        parser.link_arguments("data.cutoff", "model.cutoff")
+        parser.link_arguments("data", "model.basis", compute_fn=lambda data: data.basis, apply_on="instantiate")
+
+    def instantiate_trainer(self, **kwargs):
+        config = self.config
+        csv = CSVLogger(config.runs, name=config.name)
+        board = TensorBoardLogger(config.runs, name=config.name, version=f"version_{csv.version}")
+        return super().instantiate_trainer(logger=[csv, board], **kwargs)
+
+
+def _run(cli: FitCLI) -> None:
+    trainer, module, data, config = cli.trainer, cli.model, cli.datamodule, cli.config
+    console = Console()
+    if config.ckpt_path is None:
+        module.prepare(data)
+    else:
+        read_checkpoint(config.ckpt_path)  # a clear error now rather than a traceback later
+        module.describe(data)
+    module.config_text = cli.parser.dump(config, skip_none=False)
+    folder = Path(trainer.log_dir)
+    if rank_zero_only.rank == 0:
+        sizes = {name: len(rows) for name, rows in data.split.items()}
+        console.print(repr(module.model), highlight=False, markup=False)
+        console.print(
+            f"{data.store.path}: {sizes['train']} molecules to train on, {sizes['val']} to validate, {sizes['test']} to test; "
+            f"{100 * data.sampler('train').padded_fraction():.0f} % of a training batch's matrix elements are padding\n"
+            f"results go to {folder}",
+            highlight=False,
+            markup=False,
+        )
+    trainer.fit(module, data, ckpt_path=config.ckpt_path, weights_only=True)
+    if rank_zero_only.rank == 0 and trainer.state.finished:
+        finish(folder, trainer.checkpoint_callback.best_model_path, data, module.device)
+
+
+def finish(folder: Path, best: str, data: MatrixDataModule, device: torch.device) -> dict:
+    """Test the best checkpoint beside the baselines; write ``test_metrics.json`` and the pictures; print the table.
+
+    Returns:
+        the content of ``test_metrics.json``.
+    """
+    from schnorb_t.training import evaluation, report
+
+    model, card = load_model(best)
+    result = evaluation.test_against_baselines(model.to(device), data, device)
+    path = folder / "test_metrics.json"
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(result, indent=2))
+    os.replace(temporary, path)
+    report.write_pictures(folder, model, data, result)
+    report.print_table(result)
+    return result
+
+
+def main() -> None:
+    torch.set_float32_matmul_precision("highest")
+    cli = FitCLI(
+        MatrixModule,
+        MatrixDataModule,
+        run=False,
+        seed_everything_default=0,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={
+            "use_distributed_sampler": False,  # the size-bucketed sampler shares out the batches itself
+            "num_sanity_val_steps": 0,
+            "callbacks": [RichProgressBar(leave=False), LearningRateMonitor("step")],
+        },
+        parser_kwargs={"parser_mode": "yaml"},
+    )
+    _run(cli)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,147 @@
+"""The LightningModule: model, named losses, optimiser, validation metrics, what a checkpoint says."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytorch_lightning as L
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from schnorb_t import keys
+from schnorb_t.basis import Basis
+from schnorb_t.nn.model import MatrixModel
+from schnorb_t.training.checkpoint import KEY, ModelCard
+from schnorb_t.training.losses import Output, Quantities
+
+DEFAULT_OUTPUTS = (
+    Output(keys.HAMILTONIAN, weight=1000.0),
+    Output(keys.OVERLAP, weight=10000.0),
+    Output("hamiltonian_in_orbitals", weight=1000.0),
+)
+
+
+class MatrixModule(L.LightningModule):
+    """Trains a ``MatrixModel``.
+
+    Args:
+        basis: of the labels; the command takes it from the data.
+        network: arguments of ``MatrixModel`` besides basis and cutoff.
+        cutoff: Å, pairs farther apart have no block.
+        outputs: the losses.
+        learning_rate: at its height.
+        two_centre_rate: factor on it for the two-centre functions, which start at their least-squares optimum.
+        weight_decay: of AdamW.
+        warmup_steps: linear growth of the rate, then half a cosine down to ``final_rate`` times its height.
+        final_rate: see above.
+    """
+
+    def __init__(
+        self,
+        basis: Basis,
+        network: dict[str, Any] | None = None,
+        cutoff: float = 10.0,
+        outputs: list[Output] | None = None,
+        learning_rate: float = 3e-3,
+        two_centre_rate: float = 0.01,
+        weight_decay: float = 1e-4,
+        warmup_steps: int = 100,
+        final_rate: float = 0.002,
+    ):
+        super().__init__()
+        self.arguments = {**(network or {}), "cutoff": cutoff}
+        self.model = MatrixModel(basis, **self.arguments)
+        self.outputs = list(outputs or DEFAULT_OUTPUTS)
+        self.learning_rate, self.two_centre_rate, self.weight_decay = learning_rate, two_centre_rate, weight_decay
+        self.warmup_steps, self.final_rate = warmup_steps, final_rate
+        self.validation = nn.ModuleDict({name: MeanMetric() for name in self.VALIDATION})
+        self.card: ModelCard | None = None
+        self.config_text = ""
+
+    VALIDATION = ("loss", "hamiltonian_mae_eh", "overlap_mae", "occupied_energy_mae_eh", "homo_mae_eh", "lumo_mae_eh")
+
+    def prepare(self, data) -> None:
+        """Closed-form start on a ``MatrixDataModule``, and the card that checkpoints will carry."""
+        self.model.fit_reference(data.training_batches)
+        self.describe(data)
+
+    def describe(self, data) -> None:
+        """Take the card's facts from the data."""
+        store = data.store
+        seen = sorted({str(store.groups[i]) for name in ("train", "val") for i in data.split[name]})
+        self.card = ModelCard(self.arguments, store.basis, store.level, store.target, tuple(seen))
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self.model(batch)
+
+    def _quantities(self, batch: dict[str, Tensor]) -> tuple[Quantities, Quantities]:
+        out = self.model(batch)
+        reference = Quantities(batch, batch[keys.HAMILTONIAN], batch[keys.OVERLAP])
+        return Quantities(batch, out[keys.HAMILTONIAN], out[keys.OVERLAP], reference), reference
+
+    def _loss(self, prediction: Quantities, reference: Quantities) -> tuple[Tensor, dict[str, Tensor]]:
+        parts, total = {}, 0.0
+        for output in self.outputs:
+            weight = output.weight_at(self.current_epoch)
+            if weight:
+                parts[output.name] = output(prediction, reference)
+                total = total + weight * parts[output.name]
+        return total, parts
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        loss, parts = self._loss(*self._quantities(batch))
+        n = len(batch[keys.N_ATOMS])
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=n)
+        self.log_dict({f"train/{name}": x.detach() for name, x in parts.items()}, batch_size=n)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+        prediction, reference = self._quantities(batch)
+        loss, _ = self._loss(prediction, reference)
+        n_molecules = len(batch[keys.N_ATOMS])
+        error = (prediction.orbitals()[0] - reference.orbitals()[0]).abs()
+        last = batch[keys.N_OCCUPIED][:, None]
+        occupied = reference.levels(None, 0)
+        elements = prediction.matrix_mask
+        values = {
+            "loss": (loss.detach(), n_molecules),
+            "hamiltonian_mae_eh": ((prediction.h - reference.h).abs()[elements].mean(), elements.sum()),
+            "overlap_mae": ((prediction.s - reference.s).abs()[elements].mean(), elements.sum()),
+            "occupied_energy_mae_eh": (error[occupied].mean(), occupied.sum()),
+            "homo_mae_eh": (error.gather(1, last - 1).mean(), n_molecules),
+            "lumo_mae_eh": (error.gather(1, last).mean(), n_molecules),
+        }
+        for name, (value, weight) in values.items():
+            self.validation[name].update(value, weight)
+
+    def on_validation_epoch_end(self) -> None:
+        for name, metric in self.validation.items():
+            self.log(f"val/{name}", metric.compute(), prog_bar=name == "hamiltonian_mae_eh", sync_dist=False)
+            metric.reset()
+
+    def configure_optimizers(self):
+        slow = [p for n, p in self.model.named_parameters() if "two_centre" in n]
+        fast = [p for n, p in self.model.named_parameters() if "two_centre" not in n]
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": fast, "lr": self.learning_rate, "weight_decay": self.weight_decay},
+                {"params": slow, "lr": self.learning_rate * self.two_centre_rate, "weight_decay": 0.0},
+            ]
+        )
+        total = max(int(self.trainer.estimated_stepping_batches), self.warmup_steps + 1)
+
+        def factor(step: int) -> float:
+            if step < self.warmup_steps:
+                return (step + 1) / self.warmup_steps
+            done = min(1.0, (step - self.warmup_steps) / (total - self.warmup_steps))
+            return self.final_rate + (1 - self.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.card is None:
+            raise RuntimeError("prepare(data) or describe(data) must run before a checkpoint is written")
+        checkpoint[KEY] = {**self.card.to_entry(), "config": self.config_text}
