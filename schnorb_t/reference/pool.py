@@ -11,6 +11,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from itertools import islice
 from multiprocessing.connection import Connection, wait
@@ -177,11 +178,15 @@ def run_dask(function: Callable, tasks: Iterable, scheduler: str, timeout: float
             in_flight[future] = task
             return future
 
-        done = as_completed([submit(task) for task in islice(waiting, window)])
+        done = as_completed([submit(task) for task in islice(waiting, window)], loop=client.loop)
         for future in done:
             task = in_flight.pop(future)
             try:
                 ok, value = future.result()
+            except CancelledError:
+                raise UserError(
+                    f"the dask scheduler at {scheduler} is gone; start it and run the command again"
+                ) from None
             except KilledWorker:
                 ok, value = False, "its dask workers died again and again (killed, or out of memory)"
             future.release()

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+from ase.io import write
+from scipy.spatial.transform import Rotation
+
+from schnorb_t.errors import UserError
+from schnorb_t.reference.structures import fault_of, from_atoms, graph_key, open_shell, read_structures
+
+
+def test_graph_key_is_blind_to_order_and_conformer():
+    atoms = molecule("CH3CH2OH")
+    rng = np.random.default_rng(0)
+    shuffled = atoms[rng.permutation(len(atoms))]
+    turned = atoms.positions @ Rotation.random(rng=rng).as_matrix() + rng.normal(scale=0.02, size=(9, 3))
+    key = graph_key(atoms.numbers, atoms.positions)
+    assert key.startswith("C2H6O:")
+    assert graph_key(shuffled.numbers, shuffled.positions) == key
+    assert graph_key(atoms.numbers, turned) == key
+
+
+def test_graph_key_tells_isomers_apart():
+    names = ("C3H4_C2v", "C3H4_C3v", "C3H4_D2d", "isobutene", "cyclobutane", "butadiene", "2-butyne", "cyclobutene")
+    mols = [molecule(n) for n in names]
+    assert len({graph_key(a.numbers, a.positions) for a in mols}) == len(names)
+
+
+def test_extended_xyz_keeps_names_and_groups(tmp_path):
+    atoms = molecule("H2O")
+    atoms.info.update(name="w/0", group="w", split="val")
+    write(tmp_path / "a.xyz", [atoms, molecule("CH4")], format="extxyz")
+    first, second = read_structures([tmp_path / "a.xyz"])
+    assert (first.name, first.group, first.split, first.order) == ("w/0", "w", "val", 0)
+    assert (second.name, second.order) == ("a:1", 1) and second.group.startswith("CH4:")
+
+
+def test_files_are_read_in_order_and_names_must_differ(tmp_path):
+    (tmp_path / "b").mkdir()
+    write(tmp_path / "a.xyz", molecule("H2"))
+    write(tmp_path / "c.xyz", molecule("HF"))
+    write(tmp_path / "b" / "a.xyz", molecule("N2"))
+    assert [s.name for s in read_structures([tmp_path / "c.xyz", tmp_path / "a.xyz"])] == ["c:0", "a:0"]
+    with pytest.raises(UserError, match="'a:0'"):
+        read_structures([tmp_path / "a.xyz", tmp_path / "b" / "a.xyz"])
+
+
+@pytest.mark.parametrize("content", ["", "3\n\nH 0 0 0\n", "no structure at all"])
+def test_unreadable_files_are_named(tmp_path, content):
+    path = tmp_path / "bad.xyz"
+    path.write_text(content)
+    with pytest.raises(UserError, match="bad.xyz"):
+        read_structures([path])
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="gone.xyz: no such file"):
+        read_structures([tmp_path / "gone.xyz"])
+
+
+def structure(atoms):
+    return from_atoms(atoms, "x", 0)
+
+
+@pytest.mark.parametrize(
+    "atoms,fault",
+    [
+        (Atoms("H2", [[0, 0, 0], [0, np.nan, 0]]), "atom 1 is NaN"),
+        (Atoms("H2", [[0, 0, 0], [0, 0, 0.1]]), "atoms 0 and 1 overlap: 0.100"),
+        (Atoms(), "no atoms"),
+        (Atoms("XH", [[0, 0, 0], [0, 0, 1]]), "no element"),
+        (Atoms("NaH", [[0, 0, 0], [0, 0, 1.9]]), "element Na"),
+        (Atoms("HF", [[0, 0, 0], [0, 0, 0.92]], info={"charge": -1}), "charge -1"),
+        (Atoms("HF", [[0, 0, 0], [0, 0, 0.92]]), ""),
+    ],
+)
+def test_faults(atoms, fault):
+    found = fault_of(structure(atoms), elements=(1, 6, 7, 8, 9))
+    assert fault in found and bool(fault) == bool(found)
+
+
+def test_open_shells_are_seen():
+    assert "9 electrons" in open_shell(structure(molecule("OH")))
+    assert "multiplicity 3" in open_shell(structure(molecule("O2")))
+    assert "multiplicity 3" in open_shell(structure(Atoms("O2", [[0, 0, 0], [0, 0, 1.2]], info={"multiplicity": 3})))
+    assert open_shell(structure(molecule("N2"))) == ""
