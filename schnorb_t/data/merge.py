@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -111,10 +112,12 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # HDF5 raises both
         temporary.unlink(missing_ok=True)
+        system = re.search(r"error message = '([^']+)'", str(error))  # HDF5 hides the cause in a paragraph
+        reason = system[1] if system else str(error).split("\n")[0]
         raise UserError(
-            f"{path}: cannot be written ({error}); free the disk, then write again: nothing is lost"
+            f"{path}: cannot be written ({reason}); free the disk, then write again: nothing is lost"
         ) from None
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -152,10 +155,13 @@ def _write(path: Path, header: dict, molecules: Iterable[PackedRecord], n: int, 
 
 def _write_bulk(file: h5py.File, molecules: Iterable[PackedRecord], n: int) -> tuple[dict, dict]:
     """Concatenate the arrays of all molecules block by block; returns the index columns, and texts that end in 0."""
+    datasets = {}  # kept open: h5py swallows the errors of a dataset that it closes by itself
     for name, (dtype, _) in BULK.items():
         tail = (3,) if name == "positions" else ()
         chunk = (CHUNK // 4, 3) if tail else (CHUNK,)
-        file.create_dataset(name, (0, *tail), dtype, chunks=chunk, maxshape=(None, *tail), fletcher32=True)
+        datasets[name] = file.create_dataset(
+            name, (0, *tail), dtype, chunks=chunk, maxshape=(None, *tail), fletcher32=True
+        )
     index = {name: np.zeros(n, dtype) for name, dtype in _NUMBERS.items()}
     index |= {offset: np.zeros(n + 1, "<i8") for _, offset in BULK.values()}
     texts = {name: bytearray() for name in _TEXTS}
@@ -164,7 +170,7 @@ def _write_bulk(file: h5py.File, molecules: Iterable[PackedRecord], n: int) -> t
 
     def flush():
         for name, parts in block.items():
-            data, dataset = np.concatenate(parts), file[name]
+            data, dataset = np.concatenate(parts), datasets[name]
             at = len(dataset)
             dataset.resize(at + len(data), axis=0)
             dataset[at:] = data
@@ -184,8 +190,9 @@ def _write_bulk(file: h5py.File, molecules: Iterable[PackedRecord], n: int) -> t
         if waiting > BLOCK_BYTES:
             flush()
             waiting = 0
-    if n and block["positions"]:
+    if block["positions"]:
         flush()
+    file.flush()
     return index, texts
 
 

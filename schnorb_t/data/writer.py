@@ -42,7 +42,7 @@ class StoreWriter:
         except BaseException:
             if not self._journal.frames:
                 self._journal.remove()
-            self._abandon()
+            self.abandon()
             raise
 
     def _begin(self):
@@ -115,9 +115,10 @@ class StoreWriter:
                 if old is not None:
                     old.close()
         self._journal.remove()
-        self._abandon()
+        self.abandon()
 
-    def _abandon(self):
+    def abandon(self) -> None:
+        """Give the file back without merging; the journal keeps everything for the next writer."""
         self._closed = True
         self._journal.release()
 
@@ -128,7 +129,7 @@ class StoreWriter:
         if kind is None:
             self.close()
         elif os.getpid() == self._pid:
-            self._abandon()  # leave at once; the journal keeps everything for the next writer
+            self.abandon()
 
 
 def journal_header(journal: j.Journal) -> Header:

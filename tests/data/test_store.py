@@ -265,7 +265,7 @@ def test_a_killed_writers_fork_does_not_hold_the_lock(path):
     child = multiprocessing.get_context("fork").Process(target=__import__("time").sleep, args=(30,))
     child.start()
     try:
-        writer._abandon()  # what the death of the writing process does
+        writer.abandon()  # what the death of the writing process does
         with StoreWriter(path, HEADER) as second:
             assert second.known_names == {"molecule:0"}
     finally:
