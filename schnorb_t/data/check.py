@@ -105,7 +105,8 @@ def draw(store: Store, report: Report, path: Path) -> None:
             axes[0].step(np.arange(len(counts)), counts, where="mid", label=split or "no split")
     axes[0].set_xlabel("atoms per molecule")
     axes[0].set_yscale("log")
-    axes[0].legend()
+    if len(store):
+        axes[0].legend()
     present = np.flatnonzero(report.element_counts)
     from ase.data import chemical_symbols
 

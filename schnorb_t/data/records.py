@@ -131,6 +131,8 @@ def pack(record: MoleculeRecord, basis: Basis) -> PackedRecord:
     z = np.asarray(record.atomic_numbers)
     if z.ndim != 1 or len(z) == 0 or not np.issubdtype(z.dtype, np.integer):
         refuse(f"atomic_numbers must be a non-empty list of integers, got {z!r}")
+    if z.min() < 1 or z.max() > 118:
+        refuse(f"atomic_numbers must lie in 1..118, got {z.tolist()}")
     try:
         m = int(basis.n_orbitals(z).sum())
     except KeyError as error:

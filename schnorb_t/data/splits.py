@@ -72,7 +72,7 @@ def split_by_size(
         val_fraction: of the small groups.
 
     Raises:
-        UserError: nothing small, or nothing large.
+        UserError: nothing small, nothing large, or a group that has both.
     """
     n_heavy = np.asarray(n_heavy)
     test = n_heavy > largest_in_training
@@ -83,6 +83,12 @@ def split_by_size(
         )
     splits = np.full(len(n_heavy), "test", dtype="U5")
     small = [g for g, t in zip(groups, test, strict=True) if not t]
+    both = sorted({g for g, t in zip(groups, test, strict=True) if t} & set(small))
+    if both:
+        raise UserError(
+            f"group {str(both[0])!r} has molecules with at most and with more than {largest_in_training} heavy atoms "
+            f"({len(both)} such groups); split by group instead"
+        )
     splits[~test] = split_by_group(small, (1 - val_fraction, val_fraction, 0.0), seed)
     return splits
 

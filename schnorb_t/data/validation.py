@@ -123,13 +123,15 @@ def _check_index(store: Store, report: Report) -> None:
     """Names and lengths, no matrices read."""
     _, first = np.unique(store.column("name", decode=False), return_index=True)
     for i in np.setdiff1d(np.arange(len(store)), first):
-        report.errors.add("duplicate name", f"molecule {store.names[i]!r} (index {i}) is there more than once")
+        report.errors.add("duplicate name", f"molecule {str(store.names[i])!r} (index {i}) is there more than once")
     for i in np.flatnonzero(~np.isin(store.splits, (*SPLITS, ""))):
-        report.errors.add("split", f"molecule {store.names[i]!r} has the unknown split {str(store.splits[i])!r}")
+        report.errors.add("split", f"molecule {str(store.names[i])!r} has the unknown split {str(store.splits[i])!r}")
     for name in ("hamiltonian", "overlap"):
         values = store.column(f"{name}_asymmetry")
         for i in np.flatnonzero(~(values <= ASYMMETRY_LIMIT)):
-            report.errors.add("not symmetric", f"molecule {store.names[i]!r}: {name} was asymmetric by {values[i]:.1e}")
+            report.errors.add(
+                "not symmetric", f"molecule {str(store.names[i])!r}: {name} was asymmetric by {values[i]:.1e}"
+            )
 
 
 def _check_molecule(store: Store, i: int, report: Report) -> tuple[np.ndarray, np.ndarray] | None:
@@ -145,7 +147,9 @@ def _check_molecule(store: Store, i: int, report: Report) -> tuple[np.ndarray, n
         report.errors.add("unreadable", str(error))
         return None
     z = packed.atomic_numbers
-    report.element_counts += np.bincount(z, minlength=256)[:119]
+    if z.min(initial=1) < 1 or z.max(initial=1) > 118:
+        return wrong("basis", f"there is no element with atomic number {z.min() if z.min() < 1 else z.max()}")
+    report.element_counts += np.bincount(z, minlength=119)
     try:
         m = int(store.basis.n_orbitals(z).sum())
     except KeyError as error:
@@ -212,7 +216,7 @@ def _check_duplicates(store: Store, compositions, invariants, report: Report) ->
 
     names, splits, energies = store.names, store.splits, store.total_energies
     for i, j in find_duplicates(compositions, invariants, load):
-        pair = f"molecules {names[i]!r} and {names[j]!r} have the same geometry"
+        pair = f"molecules {str(names[i])!r} and {str(names[j])!r} have the same geometry"
         if splits[i] != splits[j] and splits[i] and splits[j]:
             report.errors.add("splits overlap", f"{pair}, one in {splits[i]}, one in {splits[j]}")
         elif abs(energies[i] - energies[j]) > ENERGY_TOLERANCE:

@@ -138,6 +138,7 @@ def test_failures_are_kept_and_lifted(path):
         ({"positions": np.full((3, 2), 1.0)}, "positions has shape"),
         ({"total_energy": float("nan")}, "total_energy is nan"),
         ({"atomic_numbers": np.array([26])}, "no shells for Fe"),
+        ({"atomic_numbers": np.array([0, 1])}, "must lie in 1..118"),
         ({"atomic_numbers": np.array([], dtype=int)}, "non-empty"),
         ({"split": "training"}, "split is 'training'"),
         ({"group": ""}, "must not be empty"),
