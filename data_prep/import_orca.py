@@ -66,6 +66,7 @@ def main() -> None:
         help="name of the level of theory for the file, in place of what the outputs say; use it where outputs of one "
         "level word it differently",
     )
+    parser.add_argument("--ignore-fock", action="store_true", help="build H from the orbitals, not from a given F")
     args = parser.parse_args()
     jobs = find_jobs(args.paths)
     progress_console = Console(stderr=True)
@@ -85,7 +86,14 @@ def main() -> None:
             refused += report.molecule is None
             progress.update(bar, advance=1, refused=refused)
 
-        reports = import_orca(jobs, args.output, skip_bad=args.skip_bad, level=args.level, on_report=step)
+        reports = import_orca(
+            jobs,
+            args.output,
+            skip_bad=args.skip_bad,
+            level=args.level,
+            ignore_fock=args.ignore_fock,
+            on_report=step,
+        )
 
     good, bad = [r for r in reports if r.molecule is not None], [r for r in reports if r.molecule is None]
     console = Console()

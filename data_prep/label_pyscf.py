@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("--basis", help="large basis, PySCF's name (default def2-SVP)")
     parser.add_argument("--grid-level", type=int, default=1, help="integration grid, 0-9 (default 1)")
     parser.add_argument("--conv-tol", type=float, default=1e-9, help="SCF convergence in Eh (default 1e-9)")
+    parser.add_argument("--max-cycle", type=int, default=100, help="SCF cycles before giving up (default 100)")
     parser.add_argument("--no-density-fitting", action="store_true", help="exact two-electron integrals")
     parser.add_argument("--keep-contraction", action="store_true", help="store the projection A beside H and S")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
@@ -145,7 +146,7 @@ def main() -> None:
     check_level(level, elements)
     header = header_of(target, elements, level, versions(), args.source)
     try:
-        label_all(LabelJob(level, target, args.keep_contraction), structures, refused, args, header)
+        label_all(LabelJob(level, target, args.keep_contraction, args.max_cycle), structures, refused, args, header)
     except KeyboardInterrupt:
         raise UserError("interrupted; the finished molecules are safe, the same command continues") from None
     summary(args.output)

@@ -28,7 +28,9 @@ def to_atoms(molecule: QM9Molecule, split: str) -> Atoms:
     if split:
         info["split"] = split
     if molecule.smiles:
-        info |= {"smiles": molecule.smiles, "smiles_relaxed": molecule.smiles_relaxed}
+        # extended xyz takes a backslash for an escape, and ASE's writer leaves it bare
+        info["smiles"] = molecule.smiles.replace("\\", "\\\\")
+        info["smiles_relaxed"] = molecule.smiles_relaxed.replace("\\", "\\\\")
     atoms = Atoms(molecule.atomic_numbers, molecule.positions, info=info | molecule.properties)
     if molecule.charges is not None:
         atoms.set_array("mulliken_charges", molecule.charges)

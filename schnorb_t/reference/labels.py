@@ -135,11 +135,13 @@ class LabelJob:
         level: of theory.
         target: one of ``TARGETS``.
         keep_contraction: store A of the projection.
+        max_cycle: SCF cycles before a molecule counts as not converged.
     """
 
     level: Level
     target: str
     keep_contraction: bool = False
+    max_cycle: int = 100
 
     def __call__(self, structure: Structure) -> MoleculeRecord:
         """The labelled molecule.
@@ -149,7 +151,7 @@ class LabelJob:
         """
         if reason := open_shell(structure):
             raise LabelError(reason)
-        result = label(structure.atomic_numbers, structure.positions, self.level)
+        result = label(structure.atomic_numbers, structure.positions, self.level, self.max_cycle)
         return record_of(
             self.target,
             basis_from_pyscf(self.level.basis, structure.atomic_numbers),

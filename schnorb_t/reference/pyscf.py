@@ -5,6 +5,7 @@ Everything that leaves this file stands in our orbital order, energies in Eh, po
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -103,7 +104,9 @@ def _element_functions(name: str, z: int) -> tuple[GaussianShell, ...]:
     pyscf = _pyscf()
     symbol = chemical_symbols[z]
     try:
-        mol = pyscf.gto.M(atom=[(symbol, (0.0, 0.0, 0.0))], basis=name, spin=z % 2, verbose=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "Basis may be available in basis-set-exchange"
+            mol = pyscf.gto.M(atom=[(symbol, (0.0, 0.0, 0.0))], basis=name, spin=z % 2, verbose=0)
     except Exception as error:  # PySCF raises BasisNotFoundError, KeyError or RuntimeError here
         raise UserError(f"PySCF has no basis {name!r} for {symbol}") from error
     shells = []
