@@ -93,18 +93,20 @@ def _output_beside(path: Path) -> Path | None:
     return next((p for p in (path.with_suffix(s) for s in OUTPUT_SUFFIXES) if p.is_file()), None)
 
 
-def load(job: Job) -> CheckedMolecule:
+def load(job: Job, ignore_fock: bool = False) -> CheckedMolecule:
     """Read and check one job.
+
+    Args:
+        job: from ``find_jobs``.
+        ignore_fock: build H from the orbitals even where the file has a Fock matrix.
 
     Raises:
         UserError: why it is refused.
     """
-    if job.path.suffix != ".json":
-        return check(read_text(job.path))
-    calculation = read_json(job.path)
+    calculation = read_json(job.path) if job.path.suffix == ".json" else read_text(job.path)
     if job.output is not None:
         calculation = joined(calculation, read_output(job.output))
-    return check(calculation)
+    return check(replace(calculation, fock=None) if ignore_fock else calculation)
 
 
 def joined(calculation: OrcaCalculation, output: OrcaOutput) -> OrcaCalculation:
@@ -255,6 +257,7 @@ def import_orca(
     *,
     skip_bad: bool = False,
     level: str | None = None,
+    ignore_fock: bool = False,
     on_report: Callable[[Report], None] = lambda report: None,
 ) -> list[Report]:
     """Read, check and store jobs; the file appears whole or not at all.
@@ -266,6 +269,7 @@ def import_orca(
         output: the HDF5 file to write; it must not exist.
         skip_bad: write the good ones although others were refused; those stand among the file's failures.
         level: name of the level of theory, in place of what the outputs say; the user vouches that all are of it.
+        ignore_fock: build H from the orbitals even where a file has a Fock matrix.
         on_report: called after each job.
 
     Returns:
@@ -281,7 +285,7 @@ def import_orca(
     reports, collection = [], Collection()
     with _spool(output) as spool:
         for order, job in enumerate(jobs):
-            report = _try(job, collection, level)
+            report = _try(job, collection, level, ignore_fock)
             if report.molecule is not None:
                 pickle.dump(record_of(job, report.molecule, order), spool)
                 # the matrices are on disk now
@@ -319,9 +323,9 @@ def _spool(output: Path):
         raise UserError(f"{output}: cannot be written there ({error.strerror or error})") from None
 
 
-def _try(job: Job, collection: Collection, level: str | None) -> Report:
+def _try(job: Job, collection: Collection, level: str | None, ignore_fock: bool) -> Report:
     try:
-        molecule = load(job)
+        molecule = load(job, ignore_fock)
     except UserError as error:
         return Report(job, reason=str(error))
     try:

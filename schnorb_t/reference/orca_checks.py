@@ -30,7 +30,7 @@ _ROUNDING = 1e-6 / np.sqrt(12)
 _LIMITS = {
     "orthonormal": {"json": 1e-8, "text": None},  # text: ten standard deviations of what rounding does
     "orbital energies": {"json": 1e-8, "text": 1e-6},
-    "given Fock": {"json": 5e-5, "text": 1e-4},
+    "given Fock": {"json": 5e-5, "text": 1e-4},  # text: or what rounding does, where that is more
     "PySCF overlap": {"json": 1e-8, "text": 1e-6},
     "Mulliken": {"json": 2e-3, "text": 2e-3},  # ORCA's density may lag its orbitals by a cycle: 2.8e-4 in a real file
 }
@@ -47,7 +47,7 @@ _CAUSES = {
     "orthonormal": "overlap and orbitals of different calculations, a damaged block, or another orbital order",
     "orbital energies": "orbital energies of other orbitals",
     "given Fock": "a Fock matrix that is incomplete or not the converged one (level shift, another grid or density); "
-    "export without 'FockMatrix' or print without P_Iter_F, then it is built from the orbitals",
+    "with --ignore-fock H is built from the orbitals",
     "PySCF overlap": "another unit, geometry, basis or orbital order than the file states",
     "Mulliken": "occupied orbitals or overlap of another calculation, or a damaged block",
     "energy sum": "orbital energies of another calculation, or a damaged block",
@@ -146,9 +146,11 @@ def check(calculation: OrcaCalculation) -> CheckedMolecule:
     else:
         fock, source = reorder.matrix(c.fock), "given"
         in_orbitals = orthonormal.T @ fock @ orthonormal - np.diag(c.energies)
-        residuals.append(Residual("given Fock", float(np.abs(in_orbitals).max()), _LIMITS["given Fock"][c.source]))
+        residuals.append(
+            Residual("given Fock", float(np.abs(in_orbitals).max()), _fock_limit(c, overlap, coefficients))
+        )
     fock = (fock + fock.T) / 2
-    limit = _LIMITS["orbital energies" if c.fock is None else "given Fock"][c.source]
+    limit = _LIMITS["orbital energies"][c.source] if c.fock is None else _fock_limit(c, overlap, coefficients)
     spectrum = scipy.linalg.eigvalsh(fock, overlap)
     lag = float(np.abs(spectrum - np.sort(c.energies)).max())
     residuals.append(Residual("orbital energies", lag, limit))
@@ -300,14 +302,23 @@ def _orthonormal_limit(c: OrcaCalculation, overlap: np.ndarray, coefficients: np
     """Largest |C^T S C - 1| that passes.
 
     For printed numbers, ten standard deviations of what rounding C and S does to first order:
-    var_pq = s^2 (|S C_p|^2 + |S C_q|^2 + 2 |C_p|^2 |C_q|^2), s^2 that of one rounded number, twice on the diagonal.
+    var_pq = 2 s^2 (|S C_p|^2 + |S C_q|^2 + |C_p|^2 |C_q|^2), s^2 that of one rounded number.
     """
     fixed = _LIMITS["orthonormal"][c.source]
     if fixed is not None:
         return fixed
-    half, length = (overlap @ coefficients) ** 2, (coefficients**2).sum(axis=0)
-    variance = 2 * (2 * half.sum(axis=0).max() + 2 * length.max() ** 2)
-    return float(10 * _ROUNDING * np.sqrt(variance))
+    half, length = ((overlap @ coefficients) ** 2).sum(axis=0), (coefficients**2).sum(axis=0)
+    return float(10 * _ROUNDING * np.sqrt(2 * (2 * half.max() + length.max() ** 2)))
+
+
+def _fock_limit(c: OrcaCalculation, overlap: np.ndarray, coefficients: np.ndarray) -> float:
+    """Largest |C^T F C - diag(eps)|, Eh, that passes for a given F: as above, with F C = S C diag(eps)."""
+    fixed = _LIMITS["given Fock"][c.source]
+    if c.source == "json":
+        return fixed
+    half, length = ((overlap @ coefficients) ** 2).sum(axis=0), (coefficients**2).sum(axis=0)
+    variance = 2 * ((c.energies**2 * (2 * half + length * length.max())).max() + length.max() ** 2)
+    return max(fixed, float(10 * _ROUNDING * np.sqrt(variance)))
 
 
 def _mulliken(c: OrcaCalculation, overlap: np.ndarray, density: np.ndarray) -> list[Residual]:
