@@ -1,0 +1,43 @@
+"""Which molecules to work on together: similar sizes in one batch, and no batch too large for the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+#: Ordered pairs of atoms in a batch whose size nobody chose; about 60 molecules of QM9.
+MAX_PAIRS = {"cpu": 20_000, "cuda": 200_000}
+
+
+def batches_by_size(n_atoms: Sequence[int], batch_size: int | None = None, device: str = "cpu") -> list[list[int]]:
+    """Largest molecules first, so that too little memory shows at once and little of a batch is padding.
+
+    Args:
+        n_atoms: [n] atoms of each molecule.
+        batch_size: molecules per batch; ``None``: as many as ``MAX_PAIRS`` allows on this kind of device, one at least.
+        device: ``"cpu"`` or ``"cuda"``.
+
+    Returns:
+        places in ``n_atoms``, each once.
+
+    Raises:
+        ValueError: ``batch_size`` below 1.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch size must be 1 or more, got {batch_size}")
+    limit = MAX_PAIRS.get(device, MAX_PAIRS["cuda"])
+    out: list[list[int]] = []
+    room = 0
+    for place in np.argsort(-np.asarray(n_atoms, dtype=np.int64), kind="stable").tolist():
+        n = int(n_atoms[place])
+        if batch_size is None:
+            full = n * n > room
+        else:
+            full = not out or len(out[-1]) == batch_size
+        if full:
+            out.append([])
+            room = limit
+        out[-1].append(place)
+        room -= n * n
+    return out
