@@ -20,6 +20,9 @@ ORCA_BOHR = 0.5291772083
 
 ATOMIC_NUMBER = {symbol: z for z, symbol in enumerate(chemical_symbols) if z > 0}
 
+#: No matrix element, energy (Eh) or coordinate (Bohr) of a molecule is larger.
+_LARGEST = 1e6
+
 _M_NAMES = {0: {0: ""}, 1: {0: "z", 1: "x", -1: "y"}, 2: {0: "z2", 1: "xz", -1: "yz", 2: "x2y2", -2: "xy"}}
 _LABEL = re.compile(r"(\d{1,6})([A-Z][A-Za-z]?)\s+(\d{1,3})([a-z])(\S{0,6})")
 
@@ -149,6 +152,8 @@ def aligned(calculation: OrcaCalculation) -> None:
             refuse(path, f"{name}: shape {list(array.shape)}, expected {list(shape)}")
         if not np.isfinite(array).all():
             refuse(path, f"{name}: NaN or infinity")
+        if np.abs(array).max() > _LARGEST:
+            refuse(path, f"{name}: {np.abs(array).max():.1e} is an impossible value")
     n_electrons = int(c.atomic_numbers.sum()) - c.charge
     if n_electrons % 2 or not 0 < n_electrons // 2 <= m:
         refuse(path, f"{n_electrons} electrons in {m} orbitals are no closed shell")

@@ -103,10 +103,10 @@ class _Node:
         return out
 
     def number(self, key: str) -> float:
-        value = float(self.get(key, int, float))
-        if not np.isfinite(value):
-            refuse(self.path, f"{self.place}, {key!r} is infinite")
-        return value
+        value = self.get(key, int, float)
+        if not abs(value) < 1e300:  # also false for infinity and for integers that no float holds
+            refuse(self.path, f"{self.place}, {key!r} is infinite or beyond all bounds")
+        return float(value)
 
     def whole(self, key: str) -> int:
         """An integer, small enough for a molecule; ORCA writes some as ``1.0``."""

@@ -146,7 +146,10 @@ def test_real_json_with_its_real_output(tmp_path):
     ("change", "message"),
     [
         (lambda t: t.replace("0.117300", "0.217300"), "differ at atom 0|another geometry"),
-        (lambda t: t.replace("Total Charge           Charge          ....    0", " Charge          .... 2"), "electrons"),
+        (
+            lambda t: t.replace("Total Charge           Charge          ....    0", " Charge          .... 2"),
+            "electrons",
+        ),
         (lambda t: t.replace("      -20.", "      -19."), "damaged"),
     ],
 )
@@ -231,6 +234,14 @@ def _bool(m):
     m["Charge"] = False
 
 
+def _huge_integer(m):
+    m["Multiplicity"] = 10**400
+
+
+def _huge_coefficient(m):
+    m["MolecularOrbitals"]["MOs"][7]["MOCoefficients"][2] = 1e300
+
+
 def _unit_of_energy(m):
     m["MolecularOrbitals"]["EnergyUnit"] = "eV"
 
@@ -250,6 +261,8 @@ LIES = {
     _overlap_row: "not symmetric",
     _energy: "Hartree-Fock",
     _bool: "'Charge' is bool",
+    _huge_integer: "beyond all bounds",
+    _huge_coefficient: "impossible value",
     _unit_of_energy: "in 'eV'",
 }
 
