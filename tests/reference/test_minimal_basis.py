@@ -1,12 +1,10 @@
 import numpy as np
 import pytest
 import scipy.linalg
-import torch
 from ase import Atoms
 from ase.build import molecule
 from scipy.spatial.transform import Rotation
 
-from schnorb_t.harmonics import wigner_d
 from schnorb_t.reference.minimal_basis import TARGETS, project, project_molecule, virtual_weights
 from schnorb_t.reference.pyscf import (
     FREE_ATOM_BASIS,
@@ -17,6 +15,7 @@ from schnorb_t.reference.pyscf import (
     mole_from_basis,
     overlap_integrals,
 )
+from schnorb_t.reference.rotation import orbital_rotation
 
 pytest.importorskip("pyscf")
 NAMES = ("CH4", "HCN", "H2CO", "CH3OH", "F2O")  # CH4, HCN: degenerate levels
@@ -96,12 +95,6 @@ def test_power_zero_is_quambo(labels):
 def test_the_weight_stops_at_the_pole():
     g = virtual_weights(np.array([-0.5, -0.25, -0.22, -0.21, 0.0]))
     assert np.allclose(g[:3], 0.03**-2) and g[3] == pytest.approx(0.04**-2) and g[4] == pytest.approx(16.0)
-
-
-def orbital_rotation(basis, z, rotation):
-    """D of a whole molecule: block diagonal, one Wigner matrix per shell."""
-    d = [m[0].numpy() for m in wigner_d(torch.tensor(rotation)[None], basis.l_max)]
-    return scipy.linalg.block_diag(*[d[l] for q in z for l in basis.shells[int(q)]])
 
 
 @pytest.mark.parametrize("target", TARGETS)
