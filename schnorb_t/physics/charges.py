@@ -34,13 +34,18 @@ def mulliken_charges(density: Tensor, overlap: Tensor, atom_of_orbital: Tensor, 
     return nuclear_charges.to(electrons.dtype) - electrons
 
 
+def lowdin_density(density: Tensor, overlap: Tensor) -> Tensor:
+    """S^1/2 P S^1/2 [B, M, M], the density matrix in Löwdin's orthogonal orbitals; ``overlap`` 1 in padding."""
+    root = square_root(overlap)
+    return root @ density @ root
+
+
 def lowdin_charges(density: Tensor, overlap: Tensor, atom_of_orbital: Tensor, nuclear_charges: Tensor) -> Tensor:
     """q_A = Z_A - sum_{m on A} (S^1/2 P S^1/2)_mm (Löwdin, J. Chem. Phys. 18, 365 (1950)).
 
     Arguments as ``mulliken_charges``; ``overlap`` must hold 1 on the diagonal of its padding, as a state's does.
     """
-    root = square_root(overlap)
-    populations = ((root @ density) * root).sum(-1)
+    populations = lowdin_density(density, overlap).diagonal(dim1=-2, dim2=-1)
     electrons = sum_over_atoms(populations, atom_of_orbital, len(nuclear_charges))
     return nuclear_charges.to(electrons.dtype) - electrons
 

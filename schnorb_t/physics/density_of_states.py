@@ -161,6 +161,24 @@ def projected_density_of_states(
     )
 
 
+def projected_levels(
+    energies: Tensor, weights: Tensor, grid: Tensor, broadening: Broadening, cumulative: bool = False
+) -> Tensor:
+    """D_p(E) from levels and their shares: for a reference of any origin, a large-basis calculation for example.
+
+    Args:
+        energies: [B, L], Eh; anything finite in padding.
+        weights: [B, G, L], share of each group in each level, times the band pass; 0 in padding.
+        grid: [E] or [B, E], Eh.
+
+    Returns:
+        [B, G, E], 1/Eh (or dimensionless).
+    """
+    x = grid.unsqueeze(-1) - energies.unsqueeze(-2)
+    shape = broadening.cumulative(x) if cumulative else broadening.density(x)
+    return weights.to(shape.dtype) @ shape.mT
+
+
 def group_by(label_of_orbital: Tensor, labels: Tensor) -> Tensor:
     """Groups [B, G, M] float64 of orbitals that carry each label.
 

