@@ -21,7 +21,7 @@ from schnorb_t import keys
 from schnorb_t.basis import Basis
 from schnorb_t.data.batch import records_to_batch, to_device
 from schnorb_t.data.batch_sizes import batches_by_size
-from schnorb_t.data.store import Store
+from schnorb_t.data.store import MoleculeRecord, Store
 from schnorb_t.nn.baselines import TwoCentreModel
 from schnorb_t.physics.eigen import frontier, pad, solve
 from schnorb_t.physics.energies import core_orbitals
@@ -243,6 +243,15 @@ def predict_batch(model: BlockModel, batch: dict[str, Tensor], clock: StageClock
     return hamiltonian, overlap, energies, coefficients
 
 
+@torch.no_grad()
+def matrices_of(model: BlockModel, record: MoleculeRecord) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted H (Eh) and S of one molecule, each [m, m]."""
+    device = next(iter(model.parameters())).device
+    batch = to_device(records_to_batch([record], model.basis, model.cutoff), device)
+    out = model.matrices(model.blocks(batch), batch)
+    return out[keys.HAMILTONIAN][0].cpu().numpy(), out[keys.OVERLAP][0].cpu().numpy()
+
+
 def evaluate_model(
     model: BlockModel,
     store: Store,
@@ -330,3 +339,21 @@ def baseline_metrics(
         model.fit(batches)
         out[name] = evaluate_model(model, store, test_indices, batch_size=batch_size)
     return out
+
+
+def test_against_baselines(
+    model: BlockModel, data: Any, device: str | torch.device = "cpu", levels: OrbitalLevels | None = None
+) -> dict[str, dict[str, Any]]:
+    """``evaluate_model``'s dict of the model and of both baselines on the test molecules.
+
+    Args:
+        model: on ``device``.
+        data: a ``MatrixDataModule``: its ``store``, ``split`` and ``cutoff``.
+        levels: filled with the model's orbital energies, if given.
+    """
+    train, test = data.split["train"], data.split["test"]
+    result = {"model": evaluate_model(model, data.store, test, levels=levels)}
+    return result | baseline_metrics(data.store, train, test, data.cutoff, device=device)
+
+
+test_against_baselines.__test__ = False  # not a test of pytest's

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from schnorb_t.basis import Basis
-from schnorb_t.training.evaluation import OrbitalLevels
+from schnorb_t.training.evaluation import BlockModel, OrbitalLevels, evaluate_model, matrices_of
 from schnorb_t.units import HARTREE
 
 #: (what, key, factor, unit) of a table's rows.
@@ -265,7 +265,9 @@ def draw_learning_curve(figure, log: Mapping[str, np.ndarray]) -> None:
     for name, (label, factor) in _CURVES.items():
         if name in log:
             step, value = points(name)
-            right.plot(step, value * factor, marker=".", linewidth=1.3, label=f"{label}: {_number(value[-1] * factor)}")
+            if len(value):
+                text = f"{label}: {_number(value[-1] * factor)}"
+                right.plot(step, value * factor, marker=".", linewidth=1.3, label=text)
     places = (dict(loc="best"), dict(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3))
     for axis, label, place in ((left, "loss", places[0]), (right, "mean absolute error, validation", places[1])):
         _log_axes(axis, label)
@@ -377,3 +379,37 @@ def one_page(
     draw_parity(parity, levels)
     draw_matrix(matrix, example)
     _save(figure, path)
+
+
+def write_pictures(
+    folder: str | Path,
+    model: BlockModel,
+    data: Any,
+    metrics: Mapping[str, Mapping[str, Any]],
+    levels: OrbitalLevels | None = None,
+) -> None:
+    """All pictures of a finished run: ``learning_curve.png``, ``parity.png``, ``hamiltonian.png``, ``report.png``.
+
+    Args:
+        folder: of the run; holds ``metrics.csv``.
+        model: on its device.
+        data: a ``MatrixDataModule``: its ``store`` and ``split``. Pictures show the test molecules, or the validation
+            molecules where there are none.
+        metrics: ``{"model": ..., ...}``, for the table.
+        levels: of the model on those molecules; computed if left out.
+    """
+    folder, store = Path(folder), data.store
+    shown = data.split["test"] if len(data.split["test"]) else data.split["val"]
+    if levels is None or not levels.parts:
+        levels = OrbitalLevels()
+        evaluate_model(model, store, shown, levels=levels)
+    middle = int(shown[np.argsort(store.n_orbitals[shown], kind="stable")[len(shown) // 2]])
+    record = store[middle]
+    hamiltonian, _ = matrices_of(model, record)
+    example = MatrixExample(record.name, record.atomic_numbers, model.basis, hamiltonian, record.hamiltonian)
+    log = folder / "metrics.csv"
+    plot_learning_curve(log, folder / "learning_curve.png")
+    plot_parity(levels, folder / "parity.png")
+    plot_matrix(example, folder / "hamiltonian.png")
+    counts = ", ".join(f"{len(data.split[name]):,} {name}" for name in ("train", "val", "test"))
+    one_page(folder / "report.png", metrics, levels, log, example, f"{store.path.name}: {counts} molecules")
