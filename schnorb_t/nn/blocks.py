@@ -53,7 +53,7 @@ class OnsiteBlocks(nn.Module):
             c, n = channels[name][1], len(patterns[name])
             self.weights.append(nn.Parameter(torch.randn(n_elements, c, n * fields) * c**-0.5))
             stacked = torch.stack(patterns[name], 1).reshape(-1, self.k * self.k)
-            self.register_buffer(f"pattern_{name}", stacked.float(), persistent=False)
+            self.register_buffer(f"pattern_{name}", stacked, persistent=False)
 
     def forward(self, x: Features, element: Tensor) -> list[Tensor]:
         """``fields`` tensors [N, K, K]."""
@@ -95,7 +95,7 @@ class OffsiteBlocks(nn.Module):
             if items:
                 # rows ordered (cos or sin, coupling), to match the features' [P, 2, C]
                 stacked = torch.stack(items, 1).reshape(-1, self.k * self.k)
-                self.register_buffer(f"pattern_{kind}", stacked.float(), persistent=False)
+                self.register_buffer(f"pattern_{kind}", stacked, persistent=False)
 
     def _couplings(self, basis: Basis, a: int, b: int, ma: int, mb: int) -> list[tuple[int, Tensor]]:
         """(0 even | 1 odd | m + 1, pattern [1 or 2, K, K]) of |m_a| (x) |m_b|."""

@@ -61,9 +61,9 @@ class Geometry(nn.Module):
         blocks = self.frame.to_molecule(bond_blocks, g.slot_rotation.to(bond_blocks.dtype))
         return 0.5 * (onsite + onsite.mT), 0.5 * (blocks + blocks[g.batch[keys.PAIR_REVERSE]].mT)
 
-    def samples(self, batch: dict[str, Tensor], matrix: Tensor) -> tuple[Tensor, ...]:
+    def samples(self, batch: dict[str, Tensor], matrix: Tensor, g: PairGeometry | None = None) -> tuple[Tensor, ...]:
         """A labelled matrix cut into what ``TwoCentre.fit`` reads."""
-        g = self(batch)
+        g = self(batch) if g is None else g
         onsite, offsite = blocks_from_matrix(matrix, batch)
         blocks = self.frame.to_bond(offsite, g.slot_rotation.to(offsite.dtype))
         return g.element, onsite, g.element_i, g.element_j, g.distance, blocks

@@ -77,7 +77,7 @@ class SelfProduct(nn.Module):
         # x_a x_b is symmetric: sum both triangles into one
         folded = coupling + coupling.transpose(0, 1)
         folded[range(dim), range(dim)] *= 0.5
-        self.register_buffer("coupling", folded[upper[0], upper[1]].float(), persistent=False)
+        self.register_buffer("coupling", folded[upper[0], upper[1]], persistent=False)
         self.register_buffer("upper", upper, persistent=False)
         self.out = IrrepsLinear("+".join(widths), irreps_out)
 

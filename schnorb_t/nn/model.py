@@ -1,6 +1,6 @@
 """The model: molecules in, Hamiltonian and overlap out.
 
-atoms -> interactions -> pair features -> orbital blocks of H~ and D -> S = (1+D) S0 (1+D)^T, H = (1+D) H~ (1+D)^T.
+atoms -> interactions -> pair features -> orbital blocks of H and of S - S0 -> padded matrices.
 Two-centre functions and on-site means carry what distance and element alone explain; the network learns the rest,
 scaled per element (pair) and shell pair to what the reference data leave.
 """
@@ -8,7 +8,6 @@ scaled per element (pair) and shell pair to what the reference data leave.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import torch
 from e3nn import o3
@@ -21,7 +20,7 @@ from schnorb_t.nn.blocks import OffsiteBlocks, OnsiteBlocks
 from schnorb_t.nn.embedding import AtomEmbedding
 from schnorb_t.nn.geometry import Geometry, PairGeometry
 from schnorb_t.nn.interaction import Interaction
-from schnorb_t.nn.overlap import FreeAtomOverlap, bounded, congruence, reference_deformation
+from schnorb_t.nn.overlap import FreeAtomOverlap, positive_definite
 from schnorb_t.nn.pair import PairFeatures
 from schnorb_t.nn.slater_koster import TwoCentre
 
@@ -59,21 +58,6 @@ class ResidualScale(nn.Module):
             rms = (self.member @ mean @ self.member.T).sqrt()
             seen = (count > 0)[:, None, None]
             target.copy_(torch.where(seen, rms.clamp(min=self.floor), torch.full_like(rms, 10 * self.floor)))
-
-
-@dataclass
-class PredictedBlocks:
-    """On-site [N, K, K] and off-site [P, K, K] blocks, float64, in the molecule's frame.
-
-    Attributes:
-        geometry: of the batch.
-        hamiltonian: of H~ (of H itself where ``deformation`` is ``None``), Eh.
-        deformation: of D before it is bounded; ``None`` for a basis that is not projected.
-    """
-
-    geometry: PairGeometry
-    hamiltonian: tuple[Tensor, Tensor]
-    deformation: tuple[Tensor, Tensor] | None = None
 
 
 class MatrixModel(nn.Module):
@@ -132,8 +116,8 @@ class MatrixModel(nn.Module):
         self.two_centre = TwoCentre(basis, cutoff, two_centre_radial)
         self.scale = ResidualScale(basis, floor=1e-4)
         if basis.projected:
-            self.deformation_two_centre = TwoCentre(basis, cutoff, two_centre_radial)
-            self.deformation_scale = ResidualScale(basis, floor=1e-5)
+            self.overlap_two_centre = TwoCentre(basis, cutoff, two_centre_radial)
+            self.overlap_scale = ResidualScale(basis, floor=1e-5)
 
     # ---- prediction -----------------------------------------------------------------------------------------------
 
@@ -146,27 +130,32 @@ class MatrixModel(nn.Module):
         offsite = offsite + scale.offsite[rows] * offsite_net[field].double()
         return self.geometry.symmetric(onsite, offsite, g)
 
-    def blocks(self, batch: dict[str, Tensor]) -> PredictedBlocks:
-        """The network's part: symmetric orbital blocks of H~ and, for a projected basis, of D before its bound."""
+    def blocks(self, batch: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """The network proper: on-site [N, K, K] and off-site [P, K, K] blocks, float64.
+
+        Returns:
+            ``hamiltonian``, ``overlap0`` (of free atoms) and, for a projected basis, ``overlap_change``.
+        """
         g = self.geometry(batch)
         x = {"0e": self.embedding(g.element)[:, None]}
         for interaction in self.interactions:
             x = interaction(x, g)
         net = self.onsite_blocks(x, g.element), self.offsite_blocks(self.pair(x, g))
-        hamiltonian = self._blocks(self.two_centre, self.scale, 0, net, g)
-        if not self.basis.projected:
-            return PredictedBlocks(g, hamiltonian)
-        return PredictedBlocks(
-            g, hamiltonian, self._blocks(self.deformation_two_centre, self.deformation_scale, 1, net, g)
-        )
+        out = {
+            "hamiltonian": self._blocks(self.two_centre, self.scale, 0, net, g),
+            "overlap0": self.overlap0.blocks(g),
+        }
+        if self.basis.projected:
+            out["overlap_change"] = self._blocks(self.overlap_two_centre, self.overlap_scale, 1, net, g)
+        return out
 
-    def matrices(self, blocks: PredictedBlocks, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The assembly: blocks -> ``hamiltonian`` (Eh) and ``overlap``, padded float64 [B, M, M]."""
-        hamiltonian = matrix_from_blocks(*blocks.hamiltonian, batch)
-        overlap = self.overlap0(blocks.geometry)
-        if blocks.deformation is not None:
-            d = matrix_from_blocks(*bounded(*blocks.deformation, blocks.geometry), batch)
-            hamiltonian, overlap = congruence(d, hamiltonian), congruence(d, overlap)
+    def matrices(self, blocks: dict[str, tuple[Tensor, Tensor]], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Blocks -> padded ``hamiltonian`` (Eh) and positive definite ``overlap`` [B, M, M], float64."""
+        hamiltonian = matrix_from_blocks(*blocks["hamiltonian"], batch)
+        overlap = matrix_from_blocks(*blocks["overlap0"], batch)
+        if self.basis.projected:
+            change = matrix_from_blocks(*blocks["overlap_change"], batch)
+            overlap = positive_definite(overlap, change, batch[keys.ORBITAL_MASK])
         return {keys.HAMILTONIAN: hamiltonian, keys.OVERLAP: overlap}
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -175,41 +164,34 @@ class MatrixModel(nn.Module):
 
     # ---- the closed-form start ------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def _targets(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What the two-centre parts and the network have to describe: H~ and D of labelled molecules."""
-        h = batch[keys.HAMILTONIAN]
-        if not self.basis.projected:
-            return {"hamiltonian": h}
-        mask = batch[keys.ORBITAL_MASK]
-        d = reference_deformation(batch[keys.OVERLAP], self.overlap0(self.geometry(batch)), mask)
-        one = torch.eye(d.shape[-1], dtype=d.dtype, device=d.device)
-        inverse = torch.linalg.inv(one + d)
-        real = mask[:, :, None] & mask[:, None]
-        return {
-            "hamiltonian": torch.where(real, inverse @ h @ inverse.mT, 0.0),
-            "deformation": torch.where(real, d, 0.0),
-        }
+    def _targets(self, batch: dict[str, Tensor], g: PairGeometry) -> dict[str, Tensor]:
+        """What two-centre part and network together have to describe, from labels."""
+        out = {"hamiltonian": batch[keys.HAMILTONIAN]}
+        if self.basis.projected:
+            out["overlap"] = batch[keys.OVERLAP] - self.overlap0(g)
+        return out
 
     @torch.no_grad()
     def fit_reference(self, batches: Callable[[], Iterable[dict[str, Tensor]]]) -> None:
         """Two-centre functions, on-site means and residual scales by least squares on labelled batches.
 
         Args:
-            batches: called several times, each time gives the training batches anew.
+            batches: called twice for each matrix; gives the training batches anew every time, so that only one of
+                them is in memory.
         """
         parts = [("hamiltonian", self.two_centre, self.scale)]
         if self.basis.projected:
-            parts.append(("deformation", self.deformation_two_centre, self.deformation_scale))
-        samples: dict[str, list] = {name: [] for name, *_ in parts}
-        for batch in batches():
-            for name, target in self._targets(batch).items():
-                samples[name].append(self.geometry.samples(batch, target))
+            parts.append(("overlap", self.overlap_two_centre, self.overlap_scale))
         for name, part, scale in parts:
-            part.fit(iter(samples[name]))
-            scale.fit(self._residuals(part, samples[name]))
+            part.fit(self._samples(name, batches()))
+            scale.fit(self._residuals(part, self._samples(name, batches())))
 
-    def _residuals(self, part: TwoCentre, samples: list):
+    def _samples(self, name: str, batches: Iterable[dict[str, Tensor]]):
+        for batch in batches:
+            g = self.geometry(batch)
+            yield self.geometry.samples(batch, self._targets(batch, g)[name], g)
+
+    def _residuals(self, part: TwoCentre, samples: Iterable):
         for element, onsite, element_i, element_j, distance, blocks in samples:
             left = blocks - part.bond_blocks(element_i, element_j, distance)
             rows = element_i * len(self.basis.elements) + element_j
@@ -223,7 +205,7 @@ class MatrixModel(nn.Module):
     def __repr__(self):
         count = {name: sum(p.numel() for p in child.parameters()) for name, child in self.named_children()}
         first = self.interactions[0]
-        both = "H~ and D of S = (1+D) S0 (1+D)^T" if self.basis.projected else "H (S = S0 exactly)"
+        both = "H and S - S0" if self.basis.projected else "H (S = S0 exactly)"
         lines = [
             f"MatrixModel of {self.basis}",
             f"  embedding      element -> {first.irreps_in}",
