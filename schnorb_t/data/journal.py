@@ -14,6 +14,8 @@ import struct
 import time
 import warnings
 import zlib
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +63,27 @@ class Frame:
     length: int
     name: str
     order: int
+
+
+class Frames(Sequence):
+    """All frames of a journal, in columns: some 30 bytes each beside the name."""
+
+    def __init__(self):
+        self._numbers = tuple(array("q") for _ in range(4))
+        self._names: list[str] = []
+
+    def append(self, frame: Frame) -> None:
+        values = frame.kind, frame.start, frame.length, frame.order
+        for column, value in zip(self._numbers, values, strict=True):
+            column.append(value)
+        self._names.append(frame.name)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, i: int) -> Frame:
+        kind, start, length, order = (column[i] for column in self._numbers)
+        return Frame(kind, start, length, self._names[i], order)
 
 
 def encode_molecule(packed: PackedRecord) -> bytes:
@@ -146,13 +169,13 @@ class Journal:
                 return file
             os.close(file)  # removed by a writer that finished meanwhile: begin a new one
 
-    def _scan(self) -> list[Frame]:
+    def _scan(self) -> Frames:
         """All whole frames; a torn tail is cut off, damage further up is skipped with a warning."""
         size = os.fstat(self._file).st_size
         start = os.pread(self._file, len(MAGIC), 0)
         if start != MAGIC[: len(start)]:
             raise UserError(f"{self.path}: is not a journal of this package; move it away")
-        frames, at = [], 0
+        frames, at = Frames(), 0
         while at < size:
             frame = self._frame_at(at, size)
             if frame is not None:

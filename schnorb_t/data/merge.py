@@ -73,10 +73,10 @@ def merge(path: Path, header: dict, journal: j.Journal, old) -> None:
     orders: list[int] = [] if old is None else old.orders.tolist()
     n_old, there = len(names), set(names)
     failures = {} if old is None else {name: (order, name, reason) for name, reason, order in old.failures}
-    new: list[j.Frame] = []
-    for frame in journal.frames:
+    new: list[int] = []  # frames to add
+    for k, frame in enumerate(journal.frames):
         if frame.kind == j.MOLECULE and frame.name not in there:
-            new.append(frame)
+            new.append(k)
             names.append(frame.name)
             orders.append(frame.order)
             there.add(frame.name)
@@ -84,11 +84,16 @@ def merge(path: Path, header: dict, journal: j.Journal, old) -> None:
             reason = j.decode_meta(journal.payload(frame))[0]["reason"]
             failures[frame.name] = (frame.order, frame.name, reason)
     kept = sorted(failure for name, failure in failures.items() if name not in there)
-    del there
-    places = np.array(sorted(range(len(names)), key=lambda k: (orders[k], names[k])), dtype=np.int64)
-    molecules = (
-        old.packed(k) if k < n_old else j.decode_molecule(journal.payload(new[k - n_old])) for k in map(int, places)
-    )
+    by_name = np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64)
+    places = by_name[np.argsort(np.array(orders, dtype=np.int64)[by_name], kind="stable")]
+    del there, names, orders, by_name
+
+    def read(place: int) -> PackedRecord:
+        if place < n_old:
+            return old.packed(place)
+        return j.decode_molecule(journal.payload(journal.frames[new[place - n_old]]))
+
+    molecules = map(read, map(int, places))
     _replace(path, lambda temporary: _write(temporary, header, molecules, len(places), kept))
 
 

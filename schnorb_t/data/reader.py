@@ -240,6 +240,10 @@ class Store:
             raise IndexError(f"{self.path} holds {len(self)} molecules, asked for number {index}")
         return i
 
+    def name_of(self, index: int) -> str:
+        """One name, without decoding all."""
+        return self._texts["name"][self._place(index)].decode()
+
     def atomic_numbers_of(self, index: int) -> np.ndarray:
         """[n] int64."""
         i, at = self._place(index), self._offsets["atom_offset"]

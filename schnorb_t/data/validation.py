@@ -123,23 +123,22 @@ def _check_index(store: Store, report: Report) -> None:
     """Names and lengths, no matrices read."""
     _, first = np.unique(store.column("name", decode=False), return_index=True)
     for i in np.setdiff1d(np.arange(len(store)), first):
-        report.errors.add("duplicate name", f"molecule {str(store.names[i])!r} (index {i}) is there more than once")
+        report.errors.add("duplicate name", f"molecule {store.name_of(i)!r} (index {i}) is there more than once")
     for i in np.flatnonzero(~np.isin(store.splits, (*SPLITS, ""))):
-        report.errors.add("split", f"molecule {str(store.names[i])!r} has the unknown split {str(store.splits[i])!r}")
+        report.errors.add("split", f"molecule {store.name_of(i)!r} has the unknown split {str(store.splits[i])!r}")
     for name in ("hamiltonian", "overlap"):
         values = store.column(f"{name}_asymmetry")
         for i in np.flatnonzero(~(values <= ASYMMETRY_LIMIT)):
             report.errors.add(
-                "not symmetric", f"molecule {str(store.names[i])!r}: {name} was asymmetric by {values[i]:.1e}"
+                "not symmetric", f"molecule {store.name_of(i)!r}: {name} was asymmetric by {values[i]:.1e}"
             )
 
 
 def _check_molecule(store: Store, i: int, report: Report) -> tuple[np.ndarray, np.ndarray] | None:
     """All checks of one molecule; returns its geometry if that is sound."""
-    name = str(store.names[i])
 
     def wrong(kind: str, what: str) -> None:
-        report.errors.add(kind, f"molecule {name!r} (index {i}): {what}")
+        report.errors.add(kind, f"molecule {store.name_of(i)!r} (index {i}): {what}")
 
     try:
         packed = store.packed(i)
@@ -176,7 +175,9 @@ def _check_molecule(store: Store, i: int, report: Report) -> tuple[np.ndarray, n
         wrong("electrons", f"{n_electrons} electrons cannot fill closed shells in {m} orbitals")
     else:
         if charge:
-            report.warnings.add("charged", f"molecule {name!r}: {n_electrons} electrons, so its charge is {charge:+d}")
+            report.warnings.add(
+                "charged", f"molecule {packed.name!r}: {n_electrons} electrons, so its charge is {charge:+d}"
+            )
         _check_levels(store, unpack(packed), i, report, wrong)
     return geometry
 
@@ -214,9 +215,9 @@ def _check_duplicates(store: Store, compositions, invariants, report: Report) ->
         packed = store.packed(i)
         return packed.atomic_numbers, packed.positions
 
-    names, splits, energies = store.names, store.splits, store.total_energies
+    splits, energies = store.splits, store.total_energies
     for i, j in find_duplicates(compositions, invariants, load):
-        pair = f"molecules {str(names[i])!r} and {str(names[j])!r} have the same geometry"
+        pair = f"molecules {store.name_of(i)!r} and {store.name_of(j)!r} have the same geometry"
         if splits[i] != splits[j] and splits[i] and splits[j]:
             report.errors.add("splits overlap", f"{pair}, one in {splits[i]}, one in {splits[j]}")
         elif abs(energies[i] - energies[j]) > ENERGY_TOLERANCE:
@@ -237,8 +238,7 @@ def _check_groups(store: Store, report: Report) -> None:
         there = ", ".join(split for split, is_in in zip(SPLITS, member[g], strict=True) if is_in)
         report.errors.add(
             "splits overlap",
-            f"the geometries of {groups[g].decode()!r} (such as molecule {str(store.names[first[g]])!r}) "
-            f"stand in {there}",
+            f"the geometries of {groups[g].decode()!r} (such as molecule {store.name_of(first[g])!r}) stand in {there}",
         )
 
 

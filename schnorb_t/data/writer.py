@@ -46,22 +46,26 @@ class StoreWriter:
             raise
 
     def _begin(self):
-        self._molecules: set[str] = set()
         self.known_names: set[str] = set()
+        self._failed: set[str] = set()
         if self.path.exists():
             with quiet_store(self.path) as store:
                 self._refuse_other(store.header)
-                self._molecules.update(store.names.tolist())
-                self.known_names.update(name for name, _, _ in store.failures)
+                self.known_names.update(store.names.tolist())
+                self._failed.update(name for name, _, _ in store.failures)
         frames = self._journal.frames
         if not frames:
             head = {"schema_version": SCHEMA_VERSION, **self.header.to_dict()}
             self._journal.append(j.HEADER, j.encode_text(head))
         else:
             self._refuse_other(journal_header(self._journal))
-        self._molecules.update(f.name for f in frames if f.kind == j.MOLECULE)
-        self.known_names.update(f.name for f in frames if f.kind == j.FAILURE)
-        self.known_names |= self._molecules
+        for frame in frames:
+            if frame.kind == j.MOLECULE:
+                self.known_names.add(frame.name)
+                self._failed.discard(frame.name)
+            elif frame.kind == j.FAILURE and frame.name not in self.known_names:
+                self._failed.add(frame.name)
+        self.known_names |= self._failed
 
     def _refuse_other(self, there: Header):
         difference = there.difference(self.header)
@@ -75,6 +79,9 @@ class StoreWriter:
         if self._closed or os.getpid() != self._pid:
             raise ValueError(f"{self.path}: the writer is closed, or belongs to another process")
 
+    def _holds(self, name: str) -> bool:
+        return name in self.known_names and name not in self._failed
+
     def add(self, record: MoleculeRecord) -> None:
         """Store a molecule; when this returns, a killed process cannot lose it. A failure of that name is lifted.
 
@@ -82,12 +89,12 @@ class StoreWriter:
             UserError: the name is there already, or shapes, numbers or symmetry are wrong.
         """
         self._refuse_closed()
-        if record.name in self._molecules:
+        if self._holds(record.name):
             raise UserError(f"{self.path}: there is already a molecule {record.name!r}; names must be unique")
         packed = pack(record, self.header.basis)
         self._journal.append(j.MOLECULE, j.encode_molecule(packed), packed.name, packed.order)
-        self._molecules.add(packed.name)
         self.known_names.add(packed.name)
+        self._failed.discard(packed.name)
 
     def add_failure(self, name: str, reason: str, order: int) -> None:
         """Record that a molecule was tried in vain, and why. The last reason given for a name counts.
@@ -96,11 +103,12 @@ class StoreWriter:
             UserError: the molecule is there.
         """
         self._refuse_closed()
-        if name in self._molecules:
+        if self._holds(name):
             raise UserError(f"{self.path}: molecule {name!r} is there already, it cannot have failed")
         meta = {"name": name, "reason": str(reason).replace("\0", ""), "order": int(order)}
         self._journal.append(j.FAILURE, j.encode_text(meta), name, int(order))
         self.known_names.add(name)
+        self._failed.add(name)
 
     def close(self) -> None:
         """Merge the journal into the file, sorted by ``order`` and then name, and remove the journal."""
