@@ -43,7 +43,8 @@ _HARTREE_FOCK_LIMIT = 1e-3
 _ENERGY_SUM_LIMIT = 2e-6
 
 _CAUSES = {
-    "positive definite": "a damaged overlap matrix, or a linearly dependent (diffuse) basis",
+    "positive definite": "a damaged overlap matrix, or a basis too near to linear dependence; where it is printed with "
+    "6 decimals only, orca_2json may still hold it",
     "orthonormal": "overlap and orbitals of different calculations, a damaged block, or another orbital order",
     "orbital energies": "orbital energies of other orbitals",
     "given Fock": "a Fock matrix that is incomplete or not the converged one (level shift, another grid or density); "

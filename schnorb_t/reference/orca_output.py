@@ -129,8 +129,6 @@ def parse_output(path: str, text: str) -> OrcaOutput:
     charge, n_electrons, n_orbitals = (
         int(setting(n, p)) for n, p in (("Charge", r"-?\d{1,4}"), ("NEL", r"\d{1,6}"), ("Dim", r"\d{1,6}"))
     )
-    if n_orbitals == 0 or n_orbitals > len(lines):
-        refuse(path, f"'Dim' is {n_orbitals}; no output of this length prints such matrices")
     return OrcaOutput(path, lines, version, charge, n_electrons, n_orbitals)
 
 

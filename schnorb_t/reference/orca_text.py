@@ -122,7 +122,7 @@ def _matrix(output: OrcaOutput, at: int, n: int, what: str) -> np.ndarray:
 
 
 def _room(output: OrcaOutput, at: int, n: int, head: int, what: str) -> None:
-    if at + (n + head) * -(-n // 6) > len(output.lines):
+    if n == 0 or at + (n + head) * -(-n // 6) > len(output.lines):
         refuse(output.path, f"{what}: the file is too short for {n} x {n} numbers from line {at + 1} on")
 
 

@@ -290,7 +290,7 @@ def _once(text, old, new):
         ("OVERLAP MATRIX", "OVERLAP MATRIX\nOVERLAP MATRIX", "2 times"),
         ("Program Version", "", "no ORCA output"),
         ("Dim             ....   24", "Dim             ....   25", "expected"),
-        ("Dim             ....   24", "Dim             .... 99999", "no output of this length"),
+        ("Dim             ....   24", "Dim             .... 99999", "too short for 99999 x 99999"),
         ("****ORCA TERMINATED", "   SCF CONVERGED AFTER 3 CYCLES\n****ORCA TERMINATED", "holds 2 SCF"),
     ],
 )
