@@ -105,6 +105,7 @@ def rewrite_splits(path: Path, splits: list[str]) -> None:
         with h5py.File(temporary, "r+") as file:
             column = file["index/split"]
             column[:] = np.array([s.encode() for s in splits], dtype=column.dtype)
+            file.flush()
 
     _replace(path, write)
 
@@ -145,22 +146,30 @@ def _write(path: Path, header: dict, molecules: Iterable[PackedRecord], n: int, 
         file.attrs["units"] = UNITS
         file.attrs["orbital_order"] = ORBITAL_ORDER
         file.attrs["packing"] = PACKING
-        file["basis"] = header["basis"]  # a dataset: attributes end at 64 KiB
-        index, texts = _write_bulk(file, molecules, n)
+        # Every dataset is kept open until the flush: h5py swallows the errors of one that it closes by itself.
+        bulk, index, texts = _write_bulk(file, molecules, n)
+        made = [*bulk.values(), file.create_dataset("basis", data=header["basis"])]  # attributes end at 64 KiB
         group = file.create_group("index")
         for name, values in index.items():
-            group.create_dataset(name, data=values, **_column_layout(len(values)))
+            made.append(group.create_dataset(name, data=values, **_column_layout(len(values))))
         for name in _TEXTS:
-            _write_texts(group, name, texts.pop(name), 5 if name == "split" else 1)
+            data = _fixed_texts(texts.pop(name), 5 if name == "split" else 1)
+            made.append(group.create_dataset(name, data=data, **_column_layout(n)))
         group = file.create_group("failures")
-        group.create_dataset("order", data=np.array([f[0] for f in failures], dtype="<i8"))
-        group.create_dataset("name", data=np.array([f[1] for f in failures], object), dtype=h5py.string_dtype())
-        group.create_dataset("reason", data=np.array([f[2] for f in failures], object), dtype=h5py.string_dtype())
+        made.append(group.create_dataset("order", data=np.array([f[0] for f in failures], dtype="<i8")))
+        for k, name in ((1, "name"), (2, "reason")):
+            data = np.array([failure[k] for failure in failures], dtype=object)
+            made.append(group.create_dataset(name, data=data, dtype=h5py.string_dtype()))
+        file.flush()
 
 
-def _write_bulk(file: h5py.File, molecules: Iterable[PackedRecord], n: int) -> tuple[dict, dict]:
-    """Concatenate the arrays of all molecules block by block; returns the index columns, and texts that end in 0."""
-    datasets = {}  # kept open: h5py swallows the errors of a dataset that it closes by itself
+def _write_bulk(file: h5py.File, molecules: Iterable[PackedRecord], n: int) -> tuple[dict, dict, dict]:
+    """Concatenate the arrays of all molecules block by block.
+
+    Returns:
+        the datasets, the columns of the index, and its texts, each ended by a zero byte.
+    """
+    datasets = {}
     for name, (dtype, _) in BULK.items():
         tail = (3,) if name == "positions" else ()
         chunk = (CHUNK // 4, 3) if tail else (CHUNK,)
@@ -197,17 +206,15 @@ def _write_bulk(file: h5py.File, molecules: Iterable[PackedRecord], n: int) -> t
             waiting = 0
     if block["positions"]:
         flush()
-    file.flush()
-    return index, texts
+    return datasets, index, texts
 
 
 def _column_layout(n: int) -> dict:
     return {"chunks": (min(n, CHUNK),), "compression": "gzip", "shuffle": True} if n else {}
 
 
-def _write_texts(group: h5py.Group, name: str, joined: bytearray, least: int) -> None:
+def _fixed_texts(joined: bytearray, least: int) -> np.ndarray:
     """UTF-8 of fixed length: fast to read and small when compressed."""
     values = bytes(joined).split(b"\0")[:-1]
     width = max([least, *map(len, values)])
-    data = np.array(values, dtype=h5py.string_dtype("utf-8", width))
-    group.create_dataset(name, data=data, **_column_layout(len(data)))
+    return np.array(values, dtype=h5py.string_dtype("utf-8", width))

@@ -146,7 +146,9 @@ def _check_molecule(store: Store, i: int, report: Report) -> tuple[np.ndarray, n
         report.errors.add("unreadable", str(error))
         return None
     z = packed.atomic_numbers
-    if z.min(initial=1) < 1 or z.max(initial=1) > 118:
+    if not len(z):
+        return wrong("shape", "it has no atoms")
+    if z.min() < 1 or z.max() > 118:
         return wrong("basis", f"there is no element with atomic number {z.min() if z.min() < 1 else z.max()}")
     report.element_counts += np.bincount(z, minlength=119)
     try:

@@ -268,7 +268,14 @@ def _misuse(writer):
 def test_full_disk(path):
     """A limit on file size stands for the full disk: an error that says so, and everything before it is kept."""
     refused = {"journal": 0, "merge": 0}
-    for limit in range(30000, 400000, 11111):
+    with StoreWriter(path, HEADER) as writer:
+        for i in range(N):
+            writer.add(example(i))
+        size = {"journal": journal_path(path).stat().st_size}
+    size["merge"] = path.stat().st_size
+    path.unlink()
+    assert size["merge"] > size["journal"]
+    for limit in (*range(30000, size["merge"], 11111), *range(size["merge"] - 12000, size["merge"] + 600, 600)):
         child = FORK.Process(target=_write_into_full_disk, args=(path, limit))
         child.start()
         child.join()
