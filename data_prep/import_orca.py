@@ -86,14 +86,17 @@ def main() -> None:
             refused += report.molecule is None
             progress.update(bar, advance=1, refused=refused)
 
-        reports = import_orca(
-            jobs,
-            args.output,
-            skip_bad=args.skip_bad,
-            level=args.level,
-            ignore_fock=args.ignore_fock,
-            on_report=step,
-        )
+        try:
+            reports = import_orca(
+                jobs,
+                args.output,
+                skip_bad=args.skip_bad,
+                level=args.level,
+                ignore_fock=args.ignore_fock,
+                on_report=step,
+            )
+        except KeyboardInterrupt:
+            raise UserError(f"interrupted; {args.output} was not written") from None
 
     good, bad = [r for r in reports if r.molecule is not None], [r for r in reports if r.molecule is None]
     console = Console()

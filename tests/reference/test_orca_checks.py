@@ -160,6 +160,32 @@ def test_output_of_another_calculation(tmp_path, hartree_fock, change, message):
         load(Job("x", write_json(tmp_path / "x.json", orca_json(hartree_fock)), output))
 
 
+def test_swapped_orbitals_of_a_functional_fail_the_charges(tmp_path, b3lyp):
+    """HOMO and LUMO exchanged keep C^T S C = 1 and every energy; the printed charges tell."""
+    data = orca_json(b3lyp)
+    _swapped_coefficients(data["Molecule"])
+    output = tmp_path / "x.out"
+    output.write_text(orca_text(b3lyp, matrices=False))
+    with pytest.raises(UserError, match="failed the check Mulliken"):
+        load(Job("x", write_json(tmp_path / "x.json", data), output))
+
+
+def test_one_wrong_coefficient_and_one_wrong_overlap(hartree_fock):
+    data = orca_json(hartree_fock)
+    data["Molecule"]["MolecularOrbitals"]["MOs"][9]["MOCoefficients"][4] += 1e-6
+    with pytest.raises(UserError, match="failed the check orthonormal: .*likely cause"):
+        check(parse_json("x.json", data))
+    data = orca_json(hartree_fock)
+    data["Molecule"]["S-Matrix"][0][1] = data["Molecule"]["S-Matrix"][1][0] = 1.5
+    with pytest.raises(UserError, match="failed the check positive definite"):
+        check(parse_json("x.json", data))
+    calculation = text(hartree_fock)
+    coefficients = calculation.coefficients.copy()
+    coefficients[4, 9] += 1e-3
+    with pytest.raises(UserError, match="failed the check orthonormal"):
+        check(replace(calculation, coefficients=coefficients))
+
+
 def test_output_with_other_energies(tmp_path, hartree_fock, b3lyp):
     output = tmp_path / "x.out"
     output.write_text(orca_text(b3lyp, matrices=False))
@@ -298,6 +324,17 @@ def test_lies_in_text(hartree_fock, old, new, message):
     text = orca_text(hartree_fock)
     with pytest.raises(UserError, match=message):
         check(parse_text(parse_output("x.out", _once(text, old, new))))
+
+
+def test_energies_of_another_run_fail_the_energy_sum(hartree_fock):
+    """All orbital energies shifted alike keep F C = S C eps; only ORCA's printed energies can tell."""
+    calculation = text(hartree_fock)
+    sound = {r.name: r.value for r in check(calculation).residuals}
+    assert sound["energy sum"] < 1e-6
+    with pytest.raises(UserError, match="failed the check energy sum"):
+        check(replace(calculation, energies=calculation.energies + 0.001))
+    in_water = replace(calculation, level={**calculation.level, "solvent": "CPCM SOLVATION MODEL"})
+    assert "energy sum" not in {r.name for r in check(in_water).residuals}
 
 
 def test_numbers_that_touch():
