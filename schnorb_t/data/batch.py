@@ -51,14 +51,19 @@ def structures_to_batch(
         cutoff: Å, pairs farther apart have no block.
 
     Returns:
-        ``atomic_numbers, positions (float64), molecule, pair_index, pair_reverse, n_atoms, orbital_mask,
-        orbital_index`` of ``schnorb_t.keys``.
+        ``atomic_numbers, positions (float64), molecule, pair_index, pair_reverse, pair_place, atom_mask, n_atoms,
+        orbital_mask, orbital_index`` of ``schnorb_t.keys``.
     """
     n_atoms = np.array([len(z) for z in atomic_numbers], dtype=np.int64)
     z = np.concatenate(atomic_numbers).astype(np.int64)
     r = np.concatenate(positions).astype(np.float64)
     molecule = np.repeat(np.arange(len(n_atoms)), n_atoms)
     pair_index, reverse = pair_list(n_atoms, r, cutoff)
+
+    most = int(n_atoms.max())
+    within = np.arange(len(z)) - (np.cumsum(n_atoms) - n_atoms)[molecule]
+    i, j = pair_index
+    place = (molecule[i] * most + within[i]) * most + within[j]
 
     per_atom = basis.n_orbitals(z)
     per_molecule = np.bincount(molecule, weights=per_atom, minlength=len(n_atoms)).astype(np.int64)
@@ -73,6 +78,8 @@ def structures_to_batch(
         keys.MOLECULE: torch.from_numpy(molecule),
         keys.PAIR_INDEX: torch.from_numpy(pair_index),
         keys.PAIR_REVERSE: torch.from_numpy(reverse),
+        keys.PAIR_PLACE: torch.from_numpy(place),
+        keys.ATOM_MASK: torch.from_numpy(np.arange(most) < n_atoms[:, None]),
         keys.N_ATOMS: torch.from_numpy(n_atoms),
         keys.ORBITAL_MASK: torch.from_numpy(np.arange(largest) < per_molecule[:, None]),
         keys.ORBITAL_INDEX: torch.from_numpy(orbital_index),

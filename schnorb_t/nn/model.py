@@ -75,6 +75,7 @@ class MatrixModel(nn.Module):
         n_radial: Bessel functions; ``hidden``: width of the filter networks.
         product_channels: channels of the self-products.
         two_centre_radial: functions per Slater-Koster integral.
+        triangle_channels, triangle_cutoff: of what third atoms within so many Å contribute to a pair; 0: nothing.
     """
 
     FORMAT = 1
@@ -92,13 +93,15 @@ class MatrixModel(nn.Module):
         hidden: int = 64,
         product_channels: int = 16,
         two_centre_radial: int = 24,
+        triangle_channels: int = 16,
+        triangle_cutoff: float = 6.0,
     ):
         super().__init__()
         self.basis, self.cutoff = basis, cutoff
         self.irreps = str(o3.Irreps(irreps))
         n = len(basis.elements)
         scalars = o3.Irreps(irreps).count("0e")
-        l_max = max(ir.l for _, ir in o3.Irreps(irreps))
+        l_max = max(2, *(ir.l for _, ir in o3.Irreps(irreps)))
         self.geometry = Geometry(basis, cutoff, l_max)
         self.embedding = AtomEmbedding(n, scalars)
         self.interactions = nn.ModuleList(
@@ -108,7 +111,18 @@ class MatrixModel(nn.Module):
         m_max = max(2 * basis.l_max, 1)
         channels = list(pair_channels)
         widths = (channels + [channels[-1]] * m_max)[: m_max + 2]
-        self.pair = PairFeatures(irreps, widths, n, cutoff, n_radial, hidden, product_channels, pair_layers)
+        self.pair = PairFeatures(
+            irreps,
+            widths,
+            n,
+            cutoff,
+            n_radial,
+            hidden,
+            product_channels,
+            pair_layers,
+            triangle_channels,
+            triangle_cutoff,
+        )
         fields = 2 if basis.projected else 1
         self.onsite_blocks = OnsiteBlocks(basis, irreps, fields)
         self.offsite_blocks = OffsiteBlocks(basis, widths, fields)
@@ -218,6 +232,7 @@ class MatrixModel(nn.Module):
             + ", ".join(
                 f"{w}x{n}" for w, n in zip(self.pair.widths, ["0+", "0-", *map(str, range(1, 20))], strict=False)
             ),
+            *([f"                 + third atoms {self.pair.triangles.extra_repr()}"] if self.pair.triangles else []),
             f"  on-site        {' + '.join(self.onsite_blocks.names)} -> K x K = {self.basis.n_slots} x {self.basis.n_slots}"
             + (f" (without {', '.join(sorted(self.onsite_blocks.missing))})" if self.onsite_blocks.missing else ""),
             f"  off-site       O(2) -> K x K, within {self.cutoff} Å",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import torch
+from e3nn import o3
 from torch import nn
 
 from schnorb_t import keys
 from schnorb_t.nn.embedding import RadialMLP
 from schnorb_t.nn.geometry import PairGeometry
 from schnorb_t.nn.o2 import Features, O2Features, O2Gate, O2Linear, O2Product, ToBondFrame, o2_scale, o2_widths
+from schnorb_t.nn.triangle import Triangles
 
 
 class O2Residual(nn.Module):
@@ -32,6 +34,7 @@ class PairFeatures(nn.Module):
         n_elements, cutoff, n_radial, hidden: of the filter network; the cutoff is the pair list's.
         product_channels: channels of the pair's self-product.
         layers: rounds of (residual, product).
+        triangle_channels, triangle_cutoff: of what third atoms contribute; 0 leaves them out.
     """
 
     def __init__(
@@ -44,11 +47,20 @@ class PairFeatures(nn.Module):
         hidden: int,
         product_channels: int,
         layers: int = 1,
+        triangle_channels: int = 16,
+        triangle_cutoff: float = 6.0,
     ):
         super().__init__()
         self.irreps, self.widths = irreps, list(widths)
         self.to_frame = ToBondFrame(irreps)
         both = [2 * w for w in o2_widths(irreps)]
+        self.triangles = None
+        if triangle_channels:
+            scalars = o3.Irreps(irreps).count("0e")
+            self.triangles = Triangles(scalars, triangle_channels, n_elements, n_radial, hidden, triangle_cutoff)
+            self.triangles_to_frame = ToBondFrame(self.triangles.irreps)
+            third = o2_widths(self.triangles.irreps)
+            both = [w + (third[k] if k < len(third) else 0) for k, w in enumerate(both)]
         self.filter_widths = [sum(both), *[sum(widths)] * layers]
         self.filters = RadialMLP(n_elements, cutoff, n_radial, hidden, sum(self.filter_widths) + widths[0])
         self.mix = O2Linear(both, widths)
@@ -62,7 +74,11 @@ class PairFeatures(nn.Module):
         weights = self.filters(g.element_i, g.element_j, g.distance.to(dtype))
         first, *rest, bond = weights.split((*self.filter_widths, self.widths[0]), 1)
         ends = [self.to_frame({n: t[k] for n, t in x.items()}, wigner) for k in (i, j)]
-        h = self.mix(o2_scale([torch.cat(pair, -1) for pair in zip(*ends, strict=True)], first))
+        seen = [torch.cat(pair, -1) for pair in zip(*ends, strict=True)]
+        if self.triangles is not None:
+            third = self.triangles_to_frame(self.triangles(x, g), wigner)
+            seen = [torch.cat((s, third[k]), -1) if k < len(third) else s for k, s in enumerate(seen)]
+        h = self.mix(o2_scale(seen, first))
         h[0] = h[0] + bond
         h = self.residuals[0](h)
         for scale, product, residual in zip(rest, self.products, self.residuals[1:], strict=True):
