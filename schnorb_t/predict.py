@@ -1,0 +1,99 @@
+"""``python -m schnorb_t.predict MODEL STRUCTURES -o OUT.h5``: Hamiltonian, overlap, orbital energies of molecules."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from schnorb_t.errors import UserError, run_command
+from schnorb_t.prediction import Prediction
+from schnorb_t.units import HARTREE
+
+#: Structures whose levels are printed.
+SHOWN = 5
+
+
+def positive(text: str) -> int:
+    """An argument that counts."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
+    return value
+
+
+def print_levels(shown: dict[int, Prediction], total: int, console: Console) -> None:
+    """Frontier levels of the first structures, eV and Eh."""
+    table = Table(title=f"the first {len(shown)} of {total:,}" if total > len(shown) else None, title_justify="left")
+    for heading in ("structure", "formula", "name"):
+        table.add_column(heading)
+    for heading in ("HOMO / eV", "LUMO / eV", "gap / eV", "HOMO / Eh", "LUMO / Eh", "gap / Eh"):
+        table.add_column(heading, justify="right")
+    for index, x in sorted(shown.items()):
+        levels = (x.homo, x.lumo, x.gap)
+        numbers = [f"{e * HARTREE:.3f}" for e in levels] + [f"{e:.5f}" for e in levels]
+        table.add_row(str(index), x.formula, x.name, *numbers)
+    console.print(table)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m schnorb_t.predict",
+        description="Predict Hamiltonian, overlap and orbital energies of neutral closed-shell molecules.",
+    )
+    parser.add_argument("model", help="checkpoint of schnorb_t.fit, or the name of a model that comes with the package")
+    parser.add_argument("structures", type=Path, help="any file that ASE reads, with one structure or thousands")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.h5")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out structures that cannot be worked on")
+    parser.add_argument("--batch-size", type=positive, help="molecules at once (default: by their size)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    parser.add_argument("--force", action="store_true", help="overwrite OUT.h5")
+    arguments = parser.parse_args(argv)
+
+    from schnorb_t.prediction_file import PredictionWriter, check_output
+    from schnorb_t.predictor import find_model, load, progress_bar
+    from schnorb_t.structures import check_structures, read_structures
+
+    console = Console()
+    inputs = [find_model(arguments.model), arguments.structures]
+    output = check_output(arguments.output, inputs, arguments.force)
+    predictor = load(arguments.model, arguments.device)
+    structures = read_structures(arguments.structures)
+    elements = predictor.basis.elements
+    sound, bad = check_structures(structures, elements, arguments.structures, arguments.skip_bad)
+    chosen = [structures[i] for i in sound]
+    shown: dict[int, Prediction] = {}
+    start = time.perf_counter()
+    with PredictionWriter(output, predictor.card, arguments.model, str(arguments.structures)) as writer:
+        writer.skipped(bad)
+        with progress_bar(len(chosen)) as advance:
+            try:
+                for batch in predictor.predict_batches(chosen, arguments.batch_size, sound):
+                    for index, prediction in batch:
+                        writer.add(index, prediction)
+                        if index in sound[:SHOWN]:
+                            shown[index] = prediction
+                    advance(len(batch))
+            except UserError as error:
+                raise UserError(f"{arguments.structures}, {error}") from None
+    seconds = time.perf_counter() - start
+    for line in bad:
+        console.print(f"skipped {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    print_levels(shown, len(sound), console)
+    skipped = f", {len(bad):,} skipped" if bad else ""
+    console.print(
+        f"{output}: {len(sound):,} structures{skipped}, {1e3 * seconds / len(sound):.1f} ms each on {predictor.device}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

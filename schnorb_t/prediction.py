@@ -1,0 +1,94 @@
+"""What a model says about one molecule, as plain numpy arrays in our orbital order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from schnorb_t.basis import Basis
+from schnorb_t.physics.charges import mulliken_charges
+from schnorb_t.physics.occupations import fill
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Hamiltonian, overlap and orbitals of one neutral closed-shell molecule; float64.
+
+    Attributes:
+        atomic_numbers: [n] int64.
+        positions: [n, 3], Å.
+        basis: tells which orbital each row belongs to (``basis.orbital_labels(atomic_numbers)``).
+        hamiltonian: [m, m], Eh, our orbital order (``schnorb_t.basis``).
+        overlap: [m, m], positive definite.
+        orbital_energies: [m], Eh, ascending.
+        orbital_coefficients: [m, m], columns are orbitals, C^T S C = 1.
+        name: of the structure, empty where it has none.
+    """
+
+    atomic_numbers: np.ndarray
+    positions: np.ndarray
+    basis: Basis
+    hamiltonian: np.ndarray
+    overlap: np.ndarray
+    orbital_energies: np.ndarray
+    orbital_coefficients: np.ndarray
+    name: str = ""
+
+    @property
+    def n_electrons(self) -> int:
+        """Core included."""
+        return int(self.atomic_numbers.sum())
+
+    @property
+    def n_occupied(self) -> int:
+        """Doubly occupied orbitals."""
+        return self.n_electrons // 2
+
+    @property
+    def formula(self) -> str:
+        """Hill order, e.g. ``C2H6O``."""
+        return Atoms(self.atomic_numbers).get_chemical_formula(mode="hill")
+
+    def _level(self, index: int) -> float:
+        return float(self.orbital_energies[index]) if 0 <= index < len(self.orbital_energies) else float("nan")
+
+    @property
+    def homo(self) -> float:
+        """Eh."""
+        return self._level(self.n_occupied - 1)
+
+    @property
+    def lumo(self) -> float:
+        """Eh; NaN where the basis has no empty orbital."""
+        return self._level(self.n_occupied)
+
+    @property
+    def gap(self) -> float:
+        """LUMO - HOMO, Eh."""
+        return self.lumo - self.homo
+
+    @cached_property
+    def occupations(self) -> np.ndarray:
+        """[m] electrons per orbital, 0..2; exactly degenerate frontier levels are filled evenly."""
+        energies = torch.from_numpy(self.orbital_energies)[None]
+        electrons = torch.tensor([self.n_electrons])
+        return fill(energies, electrons, torch.ones_like(energies, dtype=torch.bool))[0].numpy()
+
+    @cached_property
+    def density(self) -> np.ndarray:
+        """[m, m] one-particle density matrix C diag(occupations) C^T; Tr(P S) is the number of electrons."""
+        return (self.orbital_coefficients * self.occupations) @ self.orbital_coefficients.T
+
+    @cached_property
+    def mulliken_charges(self) -> np.ndarray:
+        """[n], e."""
+        atom = np.repeat(np.arange(len(self.atomic_numbers)), self.basis.n_orbitals(self.atomic_numbers))
+        density, overlap = (torch.from_numpy(x)[None] for x in (self.density, self.overlap))
+        charges = mulliken_charges(
+            density, overlap, torch.from_numpy(atom)[None], torch.from_numpy(self.atomic_numbers)
+        )
+        return charges.numpy()

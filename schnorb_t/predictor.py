@@ -1,0 +1,207 @@
+"""A trained model at work: structures in, Hamiltonians, overlaps and orbitals out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from schnorb_t import keys
+from schnorb_t.basis import Basis
+from schnorb_t.data.batch import structures_to_batch, to_device
+from schnorb_t.data.batch_sizes import batches_by_size
+from schnorb_t.errors import UserError
+from schnorb_t.nn.model import MatrixModel
+from schnorb_t.physics.eigen import solve_checked
+from schnorb_t.prediction import Prediction
+from schnorb_t.structures import check_structures, describe, name_of
+from schnorb_t.training.checkpoint import ModelCard, load_model
+
+#: Models that come with the package.
+MODELS = Path(__file__).parent / "models"
+
+
+def find_model(model: str | Path) -> Path:
+    """A checkpoint's path from itself, or from the name of a model that comes with the package.
+
+    Raises:
+        UserError: an unknown name; lists those there are.
+    """
+    path = Path(model)
+    if path.is_file():
+        return path
+    shipped = MODELS / f"{model}.ckpt"
+    if path.name == str(model) and shipped.is_file():
+        return shipped
+    if path.suffix == ".ckpt" or path.name != str(model) or path.exists():
+        return path  # reading it tells what is wrong
+    names = sorted(p.stem for p in MODELS.glob("*.ckpt"))
+    there = f"the package has {', '.join(names)}" if names else "the package comes without models"
+    raise UserError(f"no model {str(model)!r}; {there}; or give the path of a .ckpt file that schnorb_t.fit wrote")
+
+
+def choose_device(device: str | torch.device | None = None) -> torch.device:
+    """The device asked for; by default CUDA where there is one.
+
+    Raises:
+        UserError: no such device here.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"device {str(device)!r} cannot be used here ({reason}); take --device cpu") from None
+    return chosen
+
+
+class Predictor:
+    """Predicts molecules with a trained model.
+
+    Args:
+        model: is moved to ``device`` and switched to evaluation.
+        card: what the checkpoint says of it.
+        device: by default CUDA where there is one.
+        dtype: of the network, ``torch.float32`` or ``torch.float64``; orbitals are always computed in float64.
+    """
+
+    def __init__(
+        self,
+        model: MatrixModel,
+        card: ModelCard,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ):
+        if dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
+        self.device, self.card = choose_device(device), card
+        # float32 is what checkpoints hold; a cast would spoil the tables that are float64 in any case
+        self.model = (model.double() if dtype == torch.float64 else model).to(self.device).eval()
+
+    @property
+    def basis(self) -> Basis:
+        return self.model.basis
+
+    @overload
+    def predict(self, structures: Atoms, batch_size: int | None = None, progress: bool = False) -> Prediction: ...
+
+    @overload
+    def predict(
+        self, structures: Sequence[Atoms], batch_size: int | None = None, progress: bool = False
+    ) -> list[Prediction]: ...
+
+    def predict(self, structures, batch_size=None, progress=False):
+        """Predict one molecule or a list of molecules.
+
+        Args:
+            structures: ASE ``Atoms`` (positions in Å) or a sequence of them, of any size and composition.
+            batch_size: molecules at once; by default as many small or few large ones as go well together.
+            progress: show a progress bar.
+
+        Returns:
+            a ``Prediction``, or a list of them in input order.
+
+        Raises:
+            UserError: a structure that the model cannot treat (``schnorb_t.structures``), before any work.
+        """
+        if isinstance(structures, Atoms):
+            return self.predict([structures], batch_size)[0]
+        structures = list(structures)
+        out: list[Prediction | None] = [None] * len(structures)
+        with progress_bar(len(structures), shown=progress) as advance:
+            for batch in self.predict_batches(structures, batch_size):
+                for place, prediction in batch:
+                    out[place] = prediction
+                advance(len(batch))
+        return out
+
+    def predict_batches(
+        self, structures: Sequence[Atoms], batch_size: int | None = None, indices: Sequence[int] | None = None
+    ) -> Iterator[list[tuple[int, Prediction]]]:
+        """Predict many molecules, batch after batch, holding the matrices of one batch only.
+
+        Args:
+            structures: all are checked before the first is predicted.
+            batch_size: as in ``predict``.
+            indices: what to call each structure in the results and messages; its place in the list if left out.
+
+        Yields:
+            for each batch the index and prediction of each of its molecules; large molecules come first.
+
+        Raises:
+            UserError: as ``predict``.
+        """
+        indices = range(len(structures)) if indices is None else indices
+        check_structures(structures, self.basis.elements)
+        sizes = [len(atoms) for atoms in structures]
+        for places in batches_by_size(sizes, batch_size, self.device.type) if sizes else []:
+            yield from self._predict(structures, indices, places)
+
+    def _predict(self, structures, indices, places) -> Iterator[list[tuple[int, Prediction]]]:
+        """One batch; in halves where the device has not the memory for it."""
+        try:
+            result = self._predict_batch([structures[p] for p in places], [indices[p] for p in places])
+        except torch.OutOfMemoryError:
+            if len(places) == 1:
+                name = describe(indices[places[0]], structures[places[0]])
+                raise UserError(f"{name}: does not fit into the memory of {self.device}; take --device cpu") from None
+        else:
+            yield result
+            return
+        half = len(places) // 2
+        yield from self._predict(structures, indices, places[:half])
+        yield from self._predict(structures, indices, places[half:])
+
+    @torch.no_grad()
+    def _predict_batch(self, structures: list[Atoms], indices: list[int]) -> list[tuple[int, Prediction]]:
+        batch = structures_to_batch(
+            [a.numbers for a in structures], [a.positions for a in structures], self.basis, self.model.cutoff
+        )
+        batch = to_device(batch, self.device)
+        out = self.model(batch)
+        hamiltonian, overlap = out[keys.HAMILTONIAN].double(), out[keys.OVERLAP].double()
+        names = [describe(i, a) for i, a in zip(indices, structures, strict=True)]
+        energies, coefficients = solve_checked(hamiltonian, overlap, batch[keys.ORBITAL_MASK], names)
+        arrays = [x.cpu().numpy() for x in (hamiltonian, overlap, energies, coefficients)]
+        result = []
+        for k, (index, atoms) in enumerate(zip(indices, structures, strict=True)):
+            m = int(self.basis.n_orbitals(atoms.numbers).sum())
+            h, s, e, c = (x[k][(slice(m),) * (x.ndim - 1)].copy() for x in arrays)
+            z = atoms.numbers.astype(np.int64)
+            result.append((index, Prediction(z, atoms.positions.copy(), self.basis, h, s, e, c, name_of(atoms))))
+        return result
+
+    def __repr__(self):
+        return f"Predictor of {self.basis} on {self.device}: {self.model.n_parameters():,} parameters"
+
+
+@contextmanager
+def progress_bar(total: int, text: str = "predicting", shown: bool = True) -> Iterator[Callable[[int], None]]:
+    """``with progress_bar(n) as advance``: a bar on stderr; call ``advance(k)`` after each k molecules."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as bar:
+        task = bar.add_task(text, total=total)
+        yield lambda n: bar.advance(task, n)
+
+
+def load(model: str | Path, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32) -> Predictor:
+    """A trained model, ready to predict.
+
+    Args:
+        model: path of a checkpoint, or the name of a model that comes with the package (``"qm9"``).
+        device, dtype: see ``Predictor``.
+
+    Raises:
+        UserError: no such model, or not a checkpoint of this package.
+    """
+    return Predictor(*load_model(find_model(model)), device=device, dtype=dtype)
