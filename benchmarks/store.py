@@ -244,10 +244,9 @@ def draw(runs: list[dict], path: Path) -> None:
     left.set_ylabel("peak memory / MB")
     right.set_xticks(np.arange(len(rates)) + 0.2, rates)
     right.set_ylabel("molecules per second")
-    right.set_yscale("log")
-    right.axhline(2000, color="gray", linestyle="--", linewidth=1, label="required of random access")
-    left.legend()
-    right.legend()
+    right.axhline(2000, color="gray", linestyle="--", linewidth=1)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    right.annotate("required of random access", (len(rates) - 1, 2000), va="bottom", ha="center", fontsize=8)
     figure.savefig(path, dpi=120)
 
 
