@@ -17,10 +17,10 @@ from schnorb_t.physics.density_of_states import (
     projected_dos_loss,
     projected_levels,
 )
-from schnorb_t.physics.orbitals import angular_momentum, atom_and_slot
+from schnorb_t.physics.orbitals import angular_momentum, atom_and_slot, first_atoms, shell_of_slot
 from schnorb_t.physics.state import ElectronicState
 
-GROUPINGS = ("total", "angular momentum", "element", "element and angular momentum")
+GROUPINGS = ("total", "angular momentum", "shell", "element", "element and angular momentum", "atom")
 
 
 def groups_of(batch: dict[str, Tensor], basis: Basis, by: str) -> Tensor:
@@ -28,18 +28,27 @@ def groups_of(batch: dict[str, Tensor], basis: Basis, by: str) -> Tensor:
 
     Args:
         batch: ``keys.ATOMIC_NUMBERS``, ``MOLECULE``, ``ORBITAL_INDEX``, ``ORBITAL_MASK``.
-        by: one of ``GROUPINGS``; G is the same for all batches of a basis.
+        by: one of ``GROUPINGS``. G follows from the basis (its elements, l, or slot shells), except for ``"atom"``:
+            there group a holds the a-th atom of each molecule.
     """
     atom, slot = atom_and_slot(batch[keys.ORBITAL_INDEX], batch[keys.MOLECULE], batch[keys.ORBITAL_MASK])
     z = batch[keys.ATOMIC_NUMBERS][atom.clamp_min(0)]
-    l = angular_momentum(slot, basis)
-    width = basis.l_max + 1
-    label, labels = {
-        "total": (torch.zeros_like(z), [0]),
-        "angular momentum": (l, range(width)),
-        "element": (z, basis.elements),
-        "element and angular momentum": (z * width + l, [e * width + k for e in basis.elements for k in range(width)]),
-    }[by]
+    l, width = angular_momentum(slot, basis), basis.l_max + 1
+    if by == "total":
+        label, labels = torch.zeros_like(z), [0]
+    elif by == "angular momentum":
+        label, labels = l, range(width)
+    elif by == "shell":
+        label, labels = shell_of_slot(slot, basis), range(len(basis.layout))
+    elif by == "element":
+        label, labels = z, basis.elements
+    elif by == "element and angular momentum":
+        label, labels = z * width + l, [e * width + k for e in basis.elements for k in range(width)]
+    elif by == "atom":
+        first, counts = first_atoms(batch[keys.MOLECULE], len(atom))
+        label, labels = atom - first.unsqueeze(-1), range(int(counts.max()))
+    else:
+        raise ValueError(f"cannot group orbitals by {by!r}; known: {', '.join(GROUPINGS)}")
     return group_by(torch.where(atom >= 0, label, -1), torch.tensor(list(labels), device=z.device))
 
 

@@ -159,13 +159,13 @@ class _ChemicalPotential(torch.autograd.Function):
             root, falls = value == 0, slope < 0
             left = torch.where((value < 0) | (root & falls), mu, left)
             right = torch.where(value > 0, mu, right)
-            newton = mu - value / torch.where(slope > 0, slope, torch.inf)
-            step = newton - mu
-            good = (slope > 0) & (newton > left) & (newton < right) & (step.abs() <= last / 2)
-            new = torch.where(root & ~falls, mu, torch.where(good, newton, (left + right) / 2))
+            step = -value / torch.where(slope > 0, slope, torch.inf)
+            settled = (root & ~falls) | ((slope > 0) & (step.abs() <= 1e-15 * (mu.abs() + w)))
+            good = (slope > 0) & (mu + step > left) & (mu + step < right) & (step.abs() <= last / 2)
+            new = torch.where(settled, mu, torch.where(good, mu + step, (left + right) / 2))
             last = (new - mu).abs()
             mu = new
-            if not (last > 4e-16 * mu.abs() + 1e-300).any():
+            if settled.all() or not (last > 0).any():
                 break
         weight = torch.where(real, smearing.slope((x0 - mu.unsqueeze(-1)) / w), 0.0)
         total = weight.sum(-1, keepdim=True)
