@@ -78,7 +78,7 @@ def test_kill_nine_again_and_again(path, undisturbed, per_session):
     """Sessions of 1 spend most of their time merging, of 1000 in the journal."""
     random = np.random.default_rng(per_session)
     acknowledged, kills = set(), 0
-    for _ in range(12):
+    while kills < 12 or not acknowledged:  # on a busy machine a child may die before its first molecule
         acknowledged |= write_and_kill(path, per_session, random.uniform(0, 0.06))
         kills += 1
         if not path.exists() and not journal_path(path).exists():
@@ -92,7 +92,6 @@ def test_kill_nine_again_and_again(path, undisturbed, per_session):
             for record in store:
                 assert_same(record, example(record.order))
         assert os.listdir(path.parent) == [path.name]
-    assert kills == 12 and acknowledged
     write_missing(path, 1000)
     assert path.read_bytes() == undisturbed
 
