@@ -15,7 +15,9 @@ normal modes at 300 K of a GFN2-xTB Hessian, modes below 100 cm^-1 counted as 10
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections import Counter
+from importlib.metadata import version
 
 import numpy as np
 from ase import Atoms
@@ -147,6 +149,16 @@ def structures(n_displaced: int) -> list[Atoms]:
     return out
 
 
+def source() -> str:
+    """What the file shall say about its structures."""
+    ase, rdkit, tblite = (version(name) for name in ("ase", "rdkit", "tblite"))
+    return (
+        f"closed-shell H/C/N/O/F molecules of the G2 collection (ASE {ase}) and molecules from SMILES (RDKit {rdkit}, "
+        "ETKDGv3, MMFF94); geometry 0 as given, the others classical harmonic normal modes at 300 K, GFN2-xTB Hessian "
+        f"(tblite {tblite}), modes below 100 cm^-1 counted as 100; data_prep/sample.py"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", required=True, help="extended xyz file to write")
@@ -156,6 +168,7 @@ def main() -> None:
     write(args.output, out, format="extxyz", write_results=False)
     groups = Counter(atoms.info["split"] for atoms in out if atoms.info["name"].endswith("/0"))
     print(f"{args.output}: {len(out)} geometries of {sum(groups.values())} molecules, {dict(groups)}")
+    print(f"label it with: python data_prep/label_pyscf.py {args.output} -o sample.h5 --source {shlex.quote(source())}")
 
 
 if __name__ == "__main__":
