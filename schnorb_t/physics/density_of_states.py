@@ -17,6 +17,9 @@ from torch.autograd.function import once_differentiable
 from schnorb_t.physics.occupations import DEGENERATE, fill, level_mask
 from schnorb_t.physics.state import ElectronicState
 
+#: share of the reference's mass below which a predicted mass is not divided by
+FLOOR = 0.1
+
 
 @dataclass(frozen=True)
 class Broadening:
@@ -243,11 +246,11 @@ def projected_dos_loss(
     if group_mask is not None:
         counts = counts & group_mask
     mass, reference_mass = torch.where(counts, mass, 0.0), torch.where(counts, reference_mass, 0.0)
-    share = mass / mass.sum(-1, keepdim=True).clamp_min(1e-12)
-    reference_share = reference_mass / reference_mass.sum(-1, keepdim=True).clamp_min(1e-12)
-    # shapes of mass 1; a group that the prediction leaves (almost) empty cannot be normalised: floor, not a pole
-    floor = 1e-3
-    shape = cumulative / torch.where(counts, mass, 1.0).clamp_min(floor).unsqueeze(-1)
-    reference_shape = reference / torch.where(counts, reference_mass, 1.0).clamp_min(floor).unsqueeze(-1)
+    reference_total = reference_mass.sum(-1, keepdim=True).clamp_min(1e-12)
+    share = mass / torch.maximum(mass.sum(-1, keepdim=True), FLOOR * reference_total)
+    reference_share = reference_mass / reference_total
+    # shapes of mass 1; a group that the prediction leaves empty (or, by Mulliken, below) cannot be normalised: no pole
+    shape = cumulative / torch.where(counts, torch.maximum(mass, FLOOR * reference_mass), 1.0).unsqueeze(-1)
+    reference_shape = reference / torch.where(counts, reference_mass, 1.0).unsqueeze(-1)
     distance = torch.where(counts, wasserstein(shape, reference_shape, grid), 0.0)
     return (reference_share * distance).sum(-1) + transfer_cost * (share - reference_share).abs().sum(-1) / 2

@@ -66,6 +66,20 @@ def test_chemical_potential_in_many_digits(smearing):
             assert signs == [-1, 1], (b, mu[b])
 
 
+@pytest.mark.parametrize("smearing", [*SMEARINGS, Smearing("methfessel-paxton", 1e-3, 4)], ids=str)
+def test_electrons_add_up_for_any_spectrum(smearing):
+    """2000 random spectra with degenerate levels, odd and fractional electron numbers."""
+    g = torch.Generator().manual_seed(0)
+    e = 2 * torch.randn(2000, 12, dtype=torch.float64, generator=g)
+    e = torch.where(torch.rand(e.shape, generator=g) < 0.3, e.round(decimals=1), e).sort(-1).values
+    size = torch.randint(2, 13, (2000,), generator=g)
+    n = (torch.rand(2000, generator=g) * (2 * size - 1)).round().clamp(min=1).double()
+    n = torch.where(torch.rand(2000, generator=g) < 0.2, n - 0.3, n)
+    f, mu = occupations(e, n, torch.arange(12) < size[:, None], smearing)
+    # to the last digit of mu: its rounding moves dn/dmu = 1 / width electrons
+    assert (f.sum(-1) - n).abs().max() < 1e-14 / smearing.width + 1e-12 and mu.isfinite().all()
+
+
 def test_a_gap_too_wide_for_any_number_gives_its_middle():
     e = torch.tensor([[-3.0, -2.0, 2.0, 3.0]], dtype=torch.float64, requires_grad=True)
     mask, n = torch.ones(1, 4, dtype=torch.bool), torch.tensor([4])

@@ -275,6 +275,9 @@ def test_loss_of_shifted_levels_is_the_shift(batch):
     # all mass moved to the other group costs the transfer
     apart = torch.stack((here.sum(1), torch.zeros_like(here[:, 0])), 1)
     assert (projected_dos_loss(apart.flip(1), apart, grid, 0.5) > 0.5).all()
+    # Mulliken shares may be negative: the loss stays within twice the width of the grid
+    below = torch.stack((1.1 * here.sum(1), -0.1 * here.sum(1)), 1)
+    assert projected_dos_loss(below, here, grid, 0.5).max() < 12
 
 
 SMEARINGS = [

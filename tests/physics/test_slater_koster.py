@@ -10,7 +10,7 @@ from schnorb_t.physics.skf import read_skf, read_skf_set
 from schnorb_t.physics.slater_koster import SlaterKoster, unordered_pairs
 from schnorb_t.units import BOHR
 from tests.physics.dense_dftb import Tables
-from tests.physics.skf_sets import SHELLS, flat_batch, integrals, write_set
+from tests.physics.skf_sets import SHELLS, WITH_F, flat_batch, integrals, write_set
 from tests.shared_data import shared_data
 
 MIO = {1: (0,), 6: (0, 1), 7: (0, 1), 8: (0, 1)}
@@ -52,6 +52,21 @@ def test_overlap_and_kinetic_energy_equal_pyscf(own_set):
             assert np.abs(matrix[b, :n, :n].detach().numpy() - reference).max() < 1e-7, name
             assert (matrix[b, n:] == 0).all() and (matrix[b, :, n:] == 0).all()
         assert torch.equal(h[b], h[b].T)
+
+
+def test_f_shells_of_the_extended_format(tmp_path):
+    pytest.importorskip("pyscf")
+    pairs = [(a, b) for a in WITH_F for b in WITH_F]
+    write_set(tmp_path, extended=pairs, gaussians=WITH_F)
+    model = SlaterKoster(read_skf_set(tmp_path, [1, 6, 16]))
+    assert model.basis.shells[16] == (0, 1, 2, 3)
+    (numbers, positions), *_ = random_molecules([1, 6, 16], [5], seed=4)
+    numbers[0], numbers[1] = 1, 16
+    assert numbers.count(16) >= 2 and set(numbers) == {1, 6, 16}
+    h, s = model(flat_batch(model.basis, [(numbers, positions)]))
+    for matrix, name in ((h, "int1e_kin"), (s, "int1e_ovlp")):
+        reference = integrals(numbers, positions / BOHR, name, WITH_F)
+        assert np.abs(matrix[0].detach().numpy() - reference).max() < 3e-7, name
 
 
 def test_order_of_atoms_does_not_matter(own_set):
