@@ -33,8 +33,9 @@ def print_levels(shown: dict[int, Prediction], total: int, console: Console) -> 
     table = Table(title=f"the first {len(shown)} of {total:,}" if total > len(shown) else None, title_justify="left")
     for heading in ("structure", "formula", "name"):
         table.add_column(heading)
-    for heading in ("HOMO / eV", "LUMO / eV", "gap / eV", "HOMO / Eh", "LUMO / Eh", "gap / Eh"):
-        table.add_column(heading, justify="right")
+    for unit in ("eV", "Eh"):
+        for level in ("HOMO", "LUMO", "gap"):
+            table.add_column(f"{level}\n{unit}", justify="right", no_wrap=True)
     for index, x in sorted(shown.items()):
         levels = (x.homo, x.lumo, x.gap)
         numbers = [f"{e * HARTREE:.3f}" for e in levels] + [f"{e:.5f}" for e in levels]

@@ -74,7 +74,7 @@ class Prediction:
     @cached_property
     def occupations(self) -> np.ndarray:
         """[m] electrons per orbital, 0..2; exactly degenerate frontier levels are filled evenly."""
-        energies = torch.from_numpy(self.orbital_energies)[None]
+        energies = torch.tensor(self.orbital_energies)[None]
         electrons = torch.tensor([self.n_electrons])
         return fill(energies, electrons, torch.ones_like(energies, dtype=torch.bool))[0].numpy()
 
