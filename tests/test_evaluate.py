@@ -47,7 +47,7 @@ def test_numbers_are_those_of_the_evaluation(files, tmp_path, capsys):
     out = tmp_path / "numbers.json"
     run(checkpoint, data, "--json", out)
     printed = capsys.readouterr().out
-    assert "H on-site" in printed and "warning" not in printed and "3 molecules" in printed
+    assert "H on-site" in printed and "warning: " not in printed and "3 molecules" in printed
     found = json.loads(out.read_text())
     assert all(isinstance(found[k], (int, float)) for k in KEYS)
     assert set(found["seconds_per_molecule"]) == {"network", "assembly", "eigenproblem"}

@@ -94,7 +94,7 @@ def print_table(metrics: Mapping[str, Mapping[str, Any]], title: str = "", conso
     console = console or Console()
     metrics = _ordered(metrics)
     n = next(iter(metrics.values()))["n_molecules"]
-    table = Table(title=title or f"mean absolute errors, {n:,} molecules", title_justify="left")
+    table = Table()
     table.add_column("")
     table.add_column("unit")
     for name in metrics:
@@ -102,6 +102,8 @@ def print_table(metrics: Mapping[str, Mapping[str, Any]], title: str = "", conso
     sections = {"S", "gap", "gap, large basis"}
     for row in _cells(metrics):
         table.add_row(*row, end_section=row[0] in sections)
+    title = title or f"mean absolute errors, {n:,} molecules"
+    console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
     console.print(table)
     for line in _footnote(metrics):
         console.print(line, style="dim", highlight=False)

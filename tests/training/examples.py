@@ -49,13 +49,17 @@ def geometries(seed: int = 0) -> list:
 
 
 def record(atoms, split: str, order: int = 0) -> MoleculeRecord:
-    """Extended Hueckel labels (Wolfsberg and Helmholz 1952): real overlap, invariant, cheap."""
+    """Extended Hueckel labels (Wolfsberg and Helmholz 1952) of functions that their surroundings scale: cheap."""
     z = atoms.numbers.astype(np.int64)
     batch = structures_to_batch([z], [atoms.positions], BASIS, 8.0)
     s = FreeAtomOverlap(BASIS, 8.0)(Geometry(BASIS, 8.0)(batch))[0].numpy()
+    distances = atoms.get_all_distances()
+    surroundings = 0.1 * (np.exp(-distances) - np.eye(len(z))).sum(1)
+    scale = 1 + np.repeat(surroundings, BASIS.n_orbitals(z))
+    s = s * np.outer(scale, scale)
     e = np.concatenate([np.repeat(_LEVELS[q], (1, 1, 3)[: len(_LEVELS[q])]) for q in z])
     h = 0.875 * s * (e[:, None] + e)
-    h[np.diag_indices_from(h)] = e
+    h[np.diag_indices_from(h)] = e * np.diag(s)
     levels = scipy.linalg.eigh(h, s, eigvals_only=True)
     large = np.concatenate((levels, levels[-1] + np.arange(1.0, 4.0)))
     name = atoms.info["name"]
