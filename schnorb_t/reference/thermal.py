@@ -100,6 +100,8 @@ def displaced_geometries(
     """
     z = np.asarray(atomic_numbers)
     x = np.asarray(positions, dtype=np.float64)
+    if n == 0:
+        return np.zeros((0, *x.shape))
     masses = atomic_masses[z] * _AMU
     space = internal_space(masses, x)
     weight = np.repeat(1.0 / np.sqrt(masses), 3)

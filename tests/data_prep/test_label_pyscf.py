@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,10 +12,11 @@ import pytest
 import scipy.linalg
 from ase import Atoms
 from ase.build import molecule
-from ase.io import write
+from ase.io import read, write
 
 from schnorb_t.data.store import Store, journal_path
 from tests.data_prep.commands import assert_same_content, run, start
+from tests.shared_data import shared_data
 
 pytest.importorskip("pyscf")
 SMALL = ("--basis", "6-31G", "--grid-level", "0")
@@ -99,6 +102,29 @@ def test_killed_three_times_the_file_is_that_of_an_undisturbed_run(water, tmp_pa
     assert process.wait(120) == 0
     assert not journal.exists()
     assert_same_content(output, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds worker processes through /proc")
+def test_forty_qm9_molecules_killed_twice(tmp_path):
+    """The projected file passes the store's check."""
+    options = ("--target", "full", "--workers", 2, *SMALL)
+    structures = tmp_path / "qm9.xyz"
+    write(structures, read(shared_data("qm9/qm9_first100_all15properties.xyz"), ":40"), format="extxyz")
+    whole = run("label_pyscf.py", structures, "-o", tmp_path / "whole.h5", *options)
+    assert whole.returncode == 0 and "40 molecules, 0 failed" in whole.stdout, whole.stdout + whole.stderr
+    output = tmp_path / "labels.h5"
+    for _ in range(2):
+        size = journal_path(output).stat().st_size if journal_path(output).exists() else 0
+        process = start("label_pyscf.py", structures, "-o", output, *options)
+        wait_for(lambda before=size: grown(journal_path(output), before + 40_000))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert run("label_pyscf.py", structures, "-o", output, *options).returncode == 0
+    assert_same_content(output, tmp_path / "whole.h5")
+    assert run("project.py", output, "-o", tmp_path / "wqao.h5").returncode == 0
+    check = [sys.executable, "-m", "schnorb_t.data.check", str(tmp_path / "wqao.h5")]
+    assert subprocess.run(check, capture_output=True, timeout=120).returncode == 0
 
 
 def test_a_finished_file_is_left_as_it_is(water):

@@ -10,7 +10,8 @@ import schnorb_t
 from schnorb_t.data.store import Store
 from schnorb_t.reference.labels import LabelJob
 from schnorb_t.reference.pyscf import Level
-from schnorb_t.reference.structures import Structure, graph_key
+from schnorb_t.reference.structures import Structure, graph_key, read_structures
+from tests.data_prep.commands import run
 
 SAMPLE = Path(schnorb_t.__file__).parent / "data" / "sample" / "sample.h5"
 
@@ -97,3 +98,17 @@ def test_smiles_of_the_script_can_be_embedded():
 
     ethanol, ether = embed("CCO"), embed("COC")
     assert ethanol.get_chemical_formula() == "C2H6O" and graph_of(ethanol) != graph_of(ether)
+
+
+@pytest.mark.slow
+def test_the_script_lists_the_molecules_of_the_file(sample, tmp_path):
+    pytest.importorskip("rdkit")
+    pytest.importorskip("tblite")
+    done = run("sample.py", "-o", tmp_path / "s.xyz", "--displaced", 0)
+    assert done.returncode == 0, done.stderr
+    structures = read_structures([tmp_path / "s.xyz"])
+    assert {(s.name, s.group, s.split) for s in structures} == {
+        (n, g, s)
+        for n, g, s in zip(sample.names.tolist(), sample.groups.tolist(), sample.splits.tolist(), strict=True)
+        if n.endswith("/0")
+    }
