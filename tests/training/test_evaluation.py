@@ -10,7 +10,7 @@ import torch
 
 from schnorb_t import keys
 from schnorb_t.data.batch import records_to_batch
-from schnorb_t.data.batch_sizes import batches_by_size
+from schnorb_t.data.batch_sizes import MAX_PAIRS, batches_by_size
 from schnorb_t.nn.assembly import blocks_from_matrix, matrix_from_blocks
 from schnorb_t.training.evaluation import (
     DEGENERATE,
@@ -210,6 +210,6 @@ def test_batches_hold_each_molecule_once_and_keep_to_their_limit():
         flat = sizes[[p for b in batches for p in b]]
         assert (np.diff(flat) <= 0).all()
     assert all(len(b) == 1 for b in batches_by_size([500, 400, 300]))
-    assert max((sizes[b] ** 2).sum() for b in batches_by_size(sizes)) <= 20_000
+    assert max((sizes[b] ** 2).sum() for b in batches_by_size(sizes)) <= MAX_PAIRS["cpu"]
     with pytest.raises(ValueError, match="batch size"):
         batches_by_size([1], 0)
