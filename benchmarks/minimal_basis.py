@@ -41,7 +41,7 @@ VARIANTS = {
     "iao": ("iao", None),
     "quambo": ("quambo", None),
     "power 1": ("wqao", 1.0),
-    "wqao (power 2)": ("wqao", 2.0),
+    "wqao": ("wqao", 2.0),
     "power 3": ("wqao", 3.0),
 }
 NOISE = 1e-4  # Eh
@@ -191,10 +191,10 @@ def main() -> None:
                 f"{v['lumo_noise_mev']:.1f}",
             )
         console.print(table)
-        worst = sorted(records, key=lambda r: -results[r.name]["wqao (power 2)"].ratio)
+        worst = sorted(records, key=lambda r: -results[r.name]["wqao"].ratio)
         console.print("smallest singular-value gap in wqao:")
         for r in worst[:5]:
-            console.print(f"  {r.name}: {results[r.name]['wqao (power 2)'].ratio:.3f}", highlight=False)
+            console.print(f"  {r.name}: {results[r.name]['wqao'].ratio:.3f}", highlight=False)
         paths = {}
         level = Level(**{k: store.level[k] for k in Level.__dataclass_fields__ if k in store.level})
         for r in worst[: args.smooth]:

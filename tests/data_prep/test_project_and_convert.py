@@ -1,3 +1,7 @@
+import json
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -6,7 +10,7 @@ from ase.build import molecule
 from ase.io import write
 
 from schnorb_t.data.store import Store
-from tests.data_prep.commands import assert_same_content, run
+from tests.data_prep.commands import ROOT, assert_same_content, run
 from tests.shared_data import shared_data
 
 pytest.importorskip("pyscf")
@@ -55,6 +59,20 @@ def test_projected_files_cannot_be_projected_again(labels, tmp_path):
     refused = run("project.py", labels / "full.h5", "-o", labels / "full.h5")
     assert refused.returncode == 2 and "same file" in refused.stderr
     assert not (tmp_path / "p.h5").exists()
+
+
+def test_the_benchmark_tells_what_each_projection_costs(labels, tmp_path):
+    script = ROOT / "benchmarks" / "minimal_basis.py"
+    arguments = [labels / "full.h5", "--smooth", "1", "--json", tmp_path / "b.json", "--png", tmp_path / "b.png"]
+    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "b.json").read_text())
+    assert result["n_molecules"] == 3 and (tmp_path / "b.png").stat().st_size > 1000
+    v = result["variants"]
+    assert v["wqao"]["lumo_error_mean_ev"] < v["power 1"]["lumo_error_mean_ev"] < v["quambo"]["lumo_error_mean_ev"]
+    assert max(x["occupied_error_max_ev"] for x in v.values()) < 1e-9
+    assert max(x["covariance_worst"] for x in v.values()) < 1e-9
+    assert all(0.4 < p["half_over_whole_step"] < 0.62 for p in result["paths"].values())
 
 
 @pytest.fixture(scope="module")

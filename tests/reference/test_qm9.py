@@ -5,6 +5,8 @@ import tarfile
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from schnorb_t.errors import UserError
 from schnorb_t.reference.qm9 import (
@@ -128,6 +130,25 @@ def test_truncation_anywhere_is_an_error(keep):
     cut = METHANE[: int(keep * len(METHANE))]
     with pytest.raises(UserError, match="line"):
         parse_member(cut, "dsgdb9nsd_000001.xyz")
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from([METHANE, ACETYLENE]),
+    st.integers(0, 600),
+    st.integers(0, 30),
+    st.text(alphabet="CHN0123456789.-*^\t\n xé", max_size=12),
+)
+def test_damage_is_an_error_or_a_sound_molecule(text, at, length, instead):
+    """Any stretch of a member replaced by anything: the clear error, or a molecule whose arrays fit each other."""
+    broken = text[:at] + instead + text[at + length :]
+    try:
+        m = parse_member(broken, "dsgdb9nsd_000001.xyz" if text is METHANE else "dsgdb9nsd_000004.xyz")
+    except UserError as error:
+        assert "line" in str(error)
+    else:
+        assert m.positions.shape == (len(m.atomic_numbers), 3) and np.isfinite(m.positions).all()
+        assert len(m.charges) == len(m.atomic_numbers) and all(np.isfinite(list(m.properties.values())))
 
 
 def test_broken_archives(tmp_path):
