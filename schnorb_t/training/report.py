@@ -171,7 +171,9 @@ def draw_parity(figure, levels: OrbitalLevels) -> None:
         if len(predicted) > 50_000:  # a page of vector graphics must stay small
             keep = np.random.default_rng(0).choice(len(predicted), 50_000, replace=False)
             predicted, reference = predicted[keep], reference[keep]
-        low, high = min(predicted.min(), reference.min()), max(predicted.max(), reference.max())
+        # a few wild levels must not shrink all others to a spot
+        low, high = np.quantile(predicted, (0.005, 0.995))
+        low, high = min(low, reference.min()), max(high, reference.max())
         margin = 0.04 * (high - low) + 0.05
         limits = low - margin, high + margin
         axis.plot(limits, limits, color="0.6", linewidth=0.8, zorder=0)
@@ -181,6 +183,9 @@ def draw_parity(figure, levels: OrbitalLevels) -> None:
         axis.set_ylim(limits)
         axis.set_box_aspect(1)
         text = f"MAE {_number(1e3 * np.abs(error).mean())} meV\nlargest {_number(1e3 * np.abs(error).max())} meV"
+        outside = int(((predicted < limits[0]) | (predicted > limits[1])).sum())
+        if outside:
+            text += f"\n{outside} outside the frame"
         axis.text(0.04, 0.96, text, va="top", fontsize=8, transform=axis.transAxes)
         spread = max(1e3 * float(np.quantile(np.abs(error), 0.98)), 1e-6)
         below.hist(1e3 * error, bins=41, range=(-spread, spread), color=colour, alpha=0.8)

@@ -1,0 +1,67 @@
+"""``benchmarks/throughput.py`` on a small model, and that both devices predict the same."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import schnorb_t
+from schnorb_t.data.store import Store
+from tests.training.examples import fitted_model, geometries, write_checkpoint, write_store
+
+
+@pytest.fixture(scope="module")
+def throughput():
+    path = Path(__file__).parents[1] / "benchmarks" / "throughput.py"
+    spec = importlib.util.spec_from_file_location("throughput", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("throughput")
+    store = write_store(folder / "toy.h5")
+    return write_checkpoint(folder / "toy.ckpt", fitted_model(store), store), folder / "toy.h5"
+
+
+def test_rates_of_every_batch_size(throughput, files, tmp_path, monkeypatch, capsys):
+    checkpoint, data = files
+    out = tmp_path / "rates"
+    arguments = ["--model", checkpoint, "--data", data, "--device", "cpu", "--pyscf", "0", "--output", out]
+    monkeypatch.setattr("sys.argv", ["throughput.py", *map(str, arguments)])
+    throughput.main()
+    result = json.loads(out.with_suffix(".json").read_text())
+    rows = result["devices"]["cpu"]["batch_sizes"]
+    assert list(rows) == ["1", "8", "64", "256"] and result["molecules"] == 12
+    for row in rows.values():
+        assert set(row["seconds_per_molecule"]) == {"batch", "network", "assembly", "eigenproblem"}
+        assert row["molecules_per_second"] == pytest.approx(1 / sum(row["seconds_per_molecule"].values()))
+    assert rows["1"]["molecules_per_second"] < rows["8"]["molecules_per_second"]
+    assert out.with_suffix(".png").stat().st_size > 10_000
+    assert "eigenproblem" in capsys.readouterr().out
+
+
+def test_difference_of_two_devices(throughput, files):
+    _, data = files
+    store = Store(data)
+    records = [store[i] for i in range(4)]
+    model = fitted_model(store)
+    same = throughput.compare_devices(model, records, torch.device("cpu"))
+    assert set(same) == {"hamiltonian", "overlap", "orbital_energies"} and max(same.values()) == 0.0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cpu_and_gpu_predict_the_same(files):
+    checkpoint, _ = files
+    structures = geometries()
+    cpu, gpu = (schnorb_t.load(checkpoint, device=d).predict(structures) for d in ("cpu", "cuda"))
+    for a, b in zip(cpu, gpu, strict=True):
+        for what in ("hamiltonian", "overlap", "orbital_energies"):
+            x, y = getattr(a, what), getattr(b, what)
+            assert np.abs(x - y).max() < 1e-5 * np.abs(x).max(), what
