@@ -41,7 +41,6 @@ def test_rates_of_every_batch_size(throughput, files, tmp_path, monkeypatch, cap
     for row in rows.values():
         assert set(row["seconds_per_molecule"]) == {"batch", "network", "assembly", "eigenproblem"}
         assert row["molecules_per_second"] == pytest.approx(1 / sum(row["seconds_per_molecule"].values()))
-    assert rows["1"]["molecules_per_second"] < rows["8"]["molecules_per_second"]
     assert out.with_suffix(".png").stat().st_size > 10_000
     assert "eigenproblem" in capsys.readouterr().out
 
