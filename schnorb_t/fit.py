@@ -18,7 +18,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
 from schnorb_t.data.datamodule import MatrixDataModule
-from schnorb_t.errors import UserError, run_command
+from schnorb_t.errors import run_command
 from schnorb_t.training.checkpoint import load_model, read_checkpoint
 from schnorb_t.training.ema import ExponentialMovingAverage
 from schnorb_t.training.module import MatrixModule
@@ -28,9 +28,12 @@ class FitCLI(LightningCLI):
     """Lightning's CLI with this package's callbacks as sections of the configuration."""
 
     def add_arguments_to_parser(self, parser):
-        parser.add_argument("--ckpt_path", type=str, default=None, help="checkpoint of an interrupted run to go on from")
+        parser.add_argument("--ckpt_path", type=str, default=None, help="checkpoint to go on from")
         parser.add_argument("--name", type=str, default="fit", help="runs/NAME/version_N holds what this run leaves")
         parser.add_argument("--runs", type=str, default="runs", help="folder of all runs")
+        parser.add_argument(
+            "--threads", type=int, default=1, help="CPU threads per process; the tensors are too small to share out"
+        )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(ExponentialMovingAverage, "ema")
@@ -49,9 +52,12 @@ class FitCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs):
         config = self.config
+        torch.set_num_threads(config.threads)
         csv = CSVLogger(config.runs, name=config.name)
         board = TensorBoardLogger(config.runs, name=config.name, version=f"version_{csv.version}")
-        return super().instantiate_trainer(logger=[csv, board], **kwargs)
+        bar = [] if config.trainer.enable_progress_bar is False else [RichProgressBar(leave=False)]
+        callbacks = [*(self.config_init.trainer.callbacks or []), *bar, LearningRateMonitor("step")]
+        return super().instantiate_trainer(logger=[csv, board], callbacks=callbacks, **kwargs)
 
 
 def _run(cli: FitCLI) -> None:
@@ -68,8 +74,8 @@ def _run(cli: FitCLI) -> None:
         sizes = {name: len(rows) for name, rows in data.split.items()}
         console.print(repr(module.model), highlight=False, markup=False)
         console.print(
-            f"{data.store.path}: {sizes['train']} molecules to train on, {sizes['val']} to validate, {sizes['test']} to test; "
-            f"{100 * data.sampler('train').padded_fraction():.0f} % of a training batch's matrix elements are padding\n"
+            f"{data.store.path}: {sizes['train']} molecules to train on, {sizes['val']} to validate, "
+            f"{sizes['test']} to test; {100 * data.sampler('train').padded_fraction():.0f} % of a batch's matrix elements are padding\n"
             f"results go to {folder}",
             highlight=False,
             markup=False,
@@ -109,7 +115,6 @@ def main() -> None:
         trainer_defaults={
             "use_distributed_sampler": False,  # the size-bucketed sampler shares out the batches itself
             "num_sanity_val_steps": 0,
-            "callbacks": [RichProgressBar(leave=False), LearningRateMonitor("step")],
         },
         parser_kwargs={"parser_mode": "yaml"},
     )

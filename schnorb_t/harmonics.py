@@ -41,14 +41,14 @@ def bond_frames(vectors: Tensor) -> Tensor:
 def clebsch_gordan(l1: int, l2: int, l3: int) -> Tensor:
     """Real coupling coefficients [2l1+1, 2l2+1, 2l3+1], float64, of unit Frobenius norm; unique up to a sign.
 
-    e3nn's ``wigner_3j``; it is invariant under all rotations in e3nn's axes, hence under ours (``conventions.E3NN_AXES``).
+    e3nn's ``wigner_3j``; invariant under all rotations in e3nn's axes, hence under ours (``conventions.E3NN_AXES``).
     """
     return o3.wigner_3j(l1, l2, l3, dtype=torch.float64)
 
 
 @cache
 def _recursion(l: int) -> Tensor:
-    """[((2l-1)*3)^2, (2l+1)^2]: D^l = K (D^(l-1) x D^1), from D^l = Q^T (D^(l-1) x D^1) Q, Q the coupling of l-1, 1 -> l."""
+    """K [((2l-1)*3)^2, (2l+1)^2] of D^l = Q^T (D^(l-1) x D^1) Q = K (D^(l-1) x D^1), Q coupling l-1 and 1 to l."""
     q = clebsch_gordan(l - 1, 1, l) * (2 * l + 1) ** 0.5
     k = torch.einsum("iam,jbn->ijabmn", q, q)
     return k.reshape(((2 * l - 1) * 3) ** 2, (2 * l + 1) ** 2)

@@ -10,9 +10,7 @@ from tests.test_basis_and_conventions import standard_wigner
 @pytest.mark.parametrize("dtype,tol", [(torch.float32, 2e-6), (torch.float64, 1e-14)])
 def test_bond_frames_turn_bonds_onto_z(dtype, tol):
     v = torch.randn(500, 3, dtype=dtype, generator=torch.Generator().manual_seed(0))
-    v = torch.cat(
-        (v, torch.tensor([[0, 0, -2.0], [0, 0, 3.0], [1e-7, 0, -1], [0, 1, 0], [1, 0, -0.0]], dtype=dtype))
-    )
+    v = torch.cat((v, torch.tensor([[0, 0, -2.0], [0, 0, 3.0], [1e-7, 0, -1], [0, 1, 0], [1, 0, -0.0]], dtype=dtype)))
     R = bond_frames(v)
     z = torch.tensor([0, 0, 1.0], dtype=dtype)
     assert ((R @ (v / v.norm(dim=1, keepdim=True))[:, :, None])[:, :, 0] - z).abs().max() < tol

@@ -8,7 +8,7 @@ from schnorb_t import keys
 
 
 def _flat_places(batch: dict[str, Tensor], row_atom: Tensor, column_atom: Tensor) -> Tensor:
-    """Places [Q, K, K] of blocks in matrices flattened as [B * (M+1) * (M+1)]; unfilled slots fall on row or column M."""
+    """Places [Q, K, K] of blocks in matrices flattened as [B * (M+1) * (M+1)]; unfilled slots fall on index M."""
     index = batch[keys.ORBITAL_INDEX]
     side = batch[keys.ORBITAL_MASK].shape[1] + 1
     molecule = batch[keys.MOLECULE][row_atom]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class AtomEmbedding(nn.Module):
-    """A learned vector per element (SchNet, Schütt et al., J. Chem. Phys. 148, 241722 (2018)): [N] rows -> [N, C] 0e."""
+    """A learned vector per element (SchNet, Schütt et al., J. Chem. Phys. 148, 241722 (2018)): [N] -> [N, C] 0e."""
 
     def __init__(self, n_elements: int, channels: int):
         super().__init__()

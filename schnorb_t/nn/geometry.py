@@ -15,7 +15,7 @@ from schnorb_t.nn.slater_koster import BondFrameBlocks, element_lookup
 
 @dataclass
 class PairGeometry:
-    """Per batch: element rows [N], [P], [P]; distance [P] in Å (float64); D^l [P, 2l+1, 2l+1] and slot rotation [P, K, K]."""
+    """Element rows [N], [P], [P]; distance [P] in Å; D^l [P, 2l+1, 2l+1]; slot rotation [P, K, K]; all float64."""
 
     batch: dict[str, Tensor]
     element: Tensor

@@ -22,42 +22,8 @@ from schnorb_t.nn.geometry import Geometry, PairGeometry
 from schnorb_t.nn.interaction import Interaction
 from schnorb_t.nn.overlap import FreeAtomOverlap, positive_definite
 from schnorb_t.nn.pair import PairFeatures
+from schnorb_t.nn.residual_scale import ResidualScale
 from schnorb_t.nn.slater_koster import TwoCentre
-
-
-class ResidualScale(nn.Module):
-    """Root-mean-square of what the two-centre part leaves, per element (pair) and shell pair: the network's unit."""
-
-    def __init__(self, basis: Basis, floor: float):
-        super().__init__()
-        n, k = len(basis.elements), basis.n_slots
-        self.floor, self.n_elements = floor, n
-        shell = torch.tensor([s for s, l in enumerate(basis.layout) for _ in range(2 * l + 1)])
-        member = torch.nn.functional.one_hot(shell).double()
-        self.register_buffer("member", member, persistent=False)
-        self.register_buffer("onsite", torch.ones(n, k, k))
-        self.register_buffer("offsite", torch.ones(n * n, k, k))
-
-    @torch.no_grad()
-    def fit(self, residuals: Iterable[tuple[Tensor, Tensor, Tensor, Tensor]]) -> None:
-        """From (row of each on-site block, blocks [N, K, K], row of each pair block, blocks [P, K, K]) of each batch."""
-        device = self.onsite.device
-        sums = [
-            torch.zeros(len(t), *t.shape[1:], dtype=torch.float64, device=device) for t in (self.onsite, self.offsite)
-        ]
-        counts = [torch.zeros(len(t), dtype=torch.float64, device=device) for t in sums]
-        for row_n, onsite, row_p, offsite in residuals:
-            for k, (row, blocks) in enumerate(((row_n, onsite), (row_p, offsite))):
-                sums[k].index_add_(0, row, blocks.double().square())
-                counts[k].index_add_(0, row, torch.ones_like(row, dtype=torch.float64))
-        size = self.member.sum(0)
-        for target, total, count in zip((self.onsite, self.offsite), sums, counts, strict=True):
-            mean = total / count.clamp(min=1)[:, None, None]
-            # one number per shell pair, or the scale itself would break equivariance
-            mean = self.member.T @ mean @ self.member / (size[:, None] * size)
-            rms = (self.member @ mean @ self.member.T).sqrt()
-            seen = (count > 0)[:, None, None]
-            target.copy_(torch.where(seen, rms.clamp(min=self.floor), torch.full_like(rms, 10 * self.floor)))
 
 
 class MatrixModel(nn.Module):
@@ -128,10 +94,10 @@ class MatrixModel(nn.Module):
         self.offsite_blocks = OffsiteBlocks(basis, widths, fields)
         self.overlap0 = FreeAtomOverlap(basis, cutoff)
         self.two_centre = TwoCentre(basis, cutoff, two_centre_radial)
-        self.scale = ResidualScale(basis, floor=1e-4)
+        self.scale = ResidualScale(basis, floor=1e-5)
         if basis.projected:
             self.overlap_two_centre = TwoCentre(basis, cutoff, two_centre_radial)
-            self.overlap_scale = ResidualScale(basis, floor=1e-5)
+            self.overlap_scale = ResidualScale(basis, floor=1e-6)
 
     # ---- prediction -----------------------------------------------------------------------------------------------
 
@@ -141,7 +107,7 @@ class MatrixModel(nn.Module):
         rows = g.element_i * len(self.basis.elements) + g.element_j
         onsite = part.onsite[g.element] + scale.onsite[g.element] * onsite_net[field].double()
         offsite = part.bond_blocks(g.element_i, g.element_j, g.distance)
-        offsite = offsite + scale.offsite[rows] * offsite_net[field].double()
+        offsite = offsite + (scale.offsite(rows, g.distance) * offsite_net[field]).double()
         return self.geometry.symmetric(onsite, offsite, g)
 
     def blocks(self, batch: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
@@ -209,7 +175,7 @@ class MatrixModel(nn.Module):
         for element, onsite, element_i, element_j, distance, blocks in samples:
             left = blocks - part.bond_blocks(element_i, element_j, distance)
             rows = element_i * len(self.basis.elements) + element_j
-            yield element, onsite - part.onsite[element], rows, left
+            yield element, onsite - part.onsite[element], rows, distance, left
 
     # ---- to look at -----------------------------------------------------------------------------------------------
 
@@ -233,7 +199,7 @@ class MatrixModel(nn.Module):
                 f"{w}x{n}" for w, n in zip(self.pair.widths, ["0+", "0-", *map(str, range(1, 20))], strict=False)
             ),
             *([f"                 + third atoms {self.pair.triangles.extra_repr()}"] if self.pair.triangles else []),
-            f"  on-site        {' + '.join(self.onsite_blocks.names)} -> K x K = {self.basis.n_slots} x {self.basis.n_slots}"
+            f"  on-site        {' + '.join(self.onsite_blocks.names)} -> {self.basis.n_slots} x {self.basis.n_slots}"
             + (f" (without {', '.join(sorted(self.onsite_blocks.missing))})" if self.onsite_blocks.missing else ""),
             f"  off-site       O(2) -> K x K, within {self.cutoff} Å",
             f"  two-centre     {self.two_centre.n_radial} functions per integral; predicts {both}",

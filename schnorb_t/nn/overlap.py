@@ -1,10 +1,10 @@
 """Overlap, positive definite for every input: S = S0 - a Q.
 
 S0 is the overlap of the basis's (free-atom) Gaussian functions, positive definite because it is a Gram matrix. A
-projected basis keeps only the part of these functions inside the span of the molecule's orbitals, S = S0 - Q with Q the
-overlap of what is lost: predicted, local and small. The factor a is 1 as long as no eigenvalue of S0^-1 Q exceeds 0.9
-(real molecules: 0.8 at most over 319 of QM9) and shrinks Q beyond that, so that S0 - a Q always stays positive definite.
-For a fixed basis Q = 0 and S is exact.
+projected basis keeps only the part of these functions inside the span of the molecule's orbitals, S = S0 - Q with Q
+the overlap of what is lost: predicted, local and small. The factor a is 1 as long as no eigenvalue of S0^-1 Q exceeds
+0.9 (real molecules: 0.8 at most over 319 of QM9) and shrinks Q beyond that, so that S0 - a Q always stays positive
+definite. For a fixed basis Q = 0 and S is exact.
 """
 
 from __future__ import annotations

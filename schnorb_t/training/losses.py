@@ -1,4 +1,4 @@
-"""Losses as named outputs: each names a prediction, a target, a loss, a weight and a schedule. A new one is a config entry.
+"""Losses as named outputs: each names a quantity, a loss, a weight and a schedule. A new one is a config entry.
 
 Quantities are computed once per batch, on demand, from the matrices alone; the same function gives the prediction
 and, with the reference matrices, the target. A quantity is a tensor and the mask of what in it is real.

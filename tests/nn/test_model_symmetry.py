@@ -38,10 +38,10 @@ def model(request, basis):
                 part.coefficients.normal_(0, 0.02)
                 part.onsite.copy_(part.invariant.sum(0).reshape(part.onsite.shape[1:]) * 0.05)
     net.scale.onsite.fill_(0.1)
-    net.scale.offsite.fill_(0.1)
+    net.scale.height.fill_(-2.3)
     if basis.projected:
         net.overlap_scale.onsite.fill_(0.01)
-        net.overlap_scale.offsite.fill_(0.01)
+        net.overlap_scale.height.fill_(-4.6)
     if request.param == torch.float64:
         net = net.double()
     net.bound = BOUND[request.param]
@@ -169,7 +169,7 @@ def test_overlap_is_positive_definite_for_any_weights(basis):
     net = MatrixModel(basis, irreps, pair_channels=(16, 8, 8, 8), hidden=16, product_channels=4)
     if basis.projected:
         net.overlap_scale.onsite.fill_(100.0)
-        net.overlap_scale.offsite.fill_(100.0)
+        net.overlap_scale.height.fill_(4.6)
     numbers, positions = structures()
     for factor in (0.7, 1.0, 1.3):
         for _, s in matrices(net, numbers, [x * factor for x in positions]):
