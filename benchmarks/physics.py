@@ -141,13 +141,25 @@ def padded_fraction(batch: dict[str, Tensor]) -> float:
     return 1.0 - (filled / batch[keys.ORBITAL_MASK].shape[1] ** 2 / len(batch[keys.ORBITAL_MASK])).item()
 
 
-def table_quantities(folder: str, records: list[MoleculeRecord], device: str):
-    """H0, S from tables and self-consistent charges: (quantities, batch maker, molecules that the set covers)."""
-    elements = {int(z) for r in records for z in r.atomic_numbers}
-    covered = {z for z in elements if Path(folder, f"{chemical_symbols[z]}-{chemical_symbols[z]}.skf").exists()}
-    records = [r for r in records if set(map(int, r.atomic_numbers)) <= covered]
-    if not records:
+def covered_records(folder: str, store: Store, rows: np.ndarray, n: int) -> list[MoleculeRecord]:
+    """The first n molecules whose elements the set of files has, by size."""
+    known = [
+        z for z in store.basis.elements if Path(folder, f"{chemical_symbols[z]}-{chemical_symbols[z]}.skf").exists()
+    ]
+    out: list[MoleculeRecord] = []
+    for i in rows:
+        record = store[int(i)]
+        if np.isin(record.atomic_numbers, known).all():
+            out.append(record)
+        if len(out) == n:
+            break
+    if not out:
         raise UserError(f"{folder}: no molecule of the data has only elements of this set")
+    return sorted(out, key=lambda r: len(r.hamiltonian))
+
+
+def table_quantities(folder: str, records: list[MoleculeRecord], device: str):
+    """H0, S from tables and self-consistent charges: quantities and how to make a batch."""
     tables = read_skf_set(folder, {int(z) for r in records for z in r.atomic_numbers})
     model = SlaterKoster(tables).to(device)
     hubbard, valence = (torch.tensor(t).to(device) for t in (tables.hubbard, tables.valence_charges))
@@ -171,7 +183,7 @@ def table_quantities(folder: str, records: list[MoleculeRecord], device: str):
         gammas = gamma_matrix(r, hubbard[z], molecule, n, int(batch[keys.N_ATOMS].max()))
         return self_consistent_charges(h, s, batch[keys.ORBITAL_MASK], atom, molecule, gammas, valence[z]).charges
 
-    return {"Slater-Koster H0, S": assembled, "self-consistent charges": charges}, make, records
+    return {"Slater-Koster H0, S": assembled, "self-consistent charges": charges}, make
 
 
 def run(records: list[MoleculeRecord], quantities: dict[str, Quantity], make, repeats: int, console: Console) -> dict:
@@ -222,9 +234,9 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console()
     store = Store(arguments.data)
-    rows = np.random.default_rng(0).permutation(len(store))[: arguments.n]
+    rows = np.random.default_rng(0).permutation(len(store))
     # as in training: molecules of like size stand together
-    records = sorted((store[int(i)] for i in rows), key=lambda r: len(r.hamiltonian))
+    records = sorted((store[int(i)] for i in rows[: arguments.n]), key=lambda r: len(r.hamiltonian))
 
     def make(chunk: list[MoleculeRecord]) -> dict[str, Tensor]:
         return to_device(records_to_batch(chunk, store.basis, 1e3), arguments.device)
@@ -232,7 +244,8 @@ def main() -> None:
     results = run(records, matrix_quantities(store.basis), make, arguments.repeats, console)
     padded = results.pop("padded_fraction")
     if arguments.skf:
-        quantities, make_tables, covered = table_quantities(arguments.skf, records, arguments.device)
+        covered = covered_records(arguments.skf, store, rows, arguments.n)
+        quantities, make_tables = table_quantities(arguments.skf, covered, arguments.device)
         more = run(covered, quantities, make_tables, arguments.repeats, console)
         more.pop("padded_fraction")
         results |= more

@@ -23,7 +23,11 @@ FLOOR = 0.1
 
 @dataclass(frozen=True)
 class Broadening:
-    """Shape of a level of area 1.
+    """Shape of a level, of area 1.
+
+    Attributes:
+        kind: ``gaussian`` or ``lorentzian``.
+        width: Eh, standard deviation, or half width at half maximum.
 
     Raises:
         ValueError: unknown kind or width not positive.

@@ -63,15 +63,10 @@ class System:
 
 
 @pytest.fixture(scope="module")
-def own():
-    from tempfile import TemporaryDirectory
-
+def own(tmp_path_factory):
     pytest.importorskip("pyscf")
-    with TemporaryDirectory() as folder:
-        from pathlib import Path
-
-        path = write_set(Path(folder), hamiltonian="wolfsberg-helmholz")
-        yield path, System(path, [CS_LIKE, H2S_LIKE, METHANE])
+    folder = write_set(tmp_path_factory.mktemp("skf"), hamiltonian="wolfsberg-helmholz")
+    return folder, System(folder, [CS_LIKE, H2S_LIKE, METHANE])
 
 
 @pytest.fixture(scope="module")
