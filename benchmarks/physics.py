@@ -101,35 +101,27 @@ def matrix_quantities(basis) -> dict[str, Quantity]:
     }
 
 
-def seconds(batches: list, function: Callable[[object], None], repeats: int) -> float:
-    """Best of some passes over all batches, after one call to warm up."""
-    clock = CLOCKS[clock_name()]
-    function(batches[0])
-    best = np.inf
-    for _ in range(repeats):
-        start = clock()
-        for batch in batches:
-            function(batch)
+def measure(quantity: Quantity, batches: list[dict[str, Tensor]], repeats: int) -> dict[str, float]:
+    """Milliseconds per molecule, forward (recorded) and backward; best of some passes over all batches."""
+    read = CLOCKS[clock_name()]
+
+    def clock() -> float:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        best = min(best, clock() - start)
-    return best
+        return read()
 
-
-def measure(quantity: Quantity, batches: list[dict[str, Tensor]], repeats: int) -> dict[str, float]:
-    """Seconds of all batches, forward alone and with backward; backward is their difference."""
-    n = sum(len(b[keys.N_ATOMS]) for b in batches)
-
-    def forward(batch):
-        with torch.no_grad():
-            quantity(batch, batch[keys.HAMILTONIAN], batch[keys.OVERLAP])
-
-    def both(batch):
+    def step(batch) -> np.ndarray:
         h, s = (batch[k].detach().clone().requires_grad_() for k in (keys.HAMILTONIAN, keys.OVERLAP))
-        (quantity(batch, h, s) ** 2).sum().backward()
+        start = clock()
+        value = (quantity(batch, h, s) ** 2).sum()
+        middle = clock()
+        value.backward()
+        return np.array([middle - start, clock() - middle])
 
-    one, two = seconds(batches, forward, repeats), seconds(batches, both, repeats)
-    return {"forward_ms": 1e3 * one / n, "backward_ms": 1e3 * max(two - one, 0.0) / n}
+    step(batches[0])  # to warm up
+    passes = [sum(step(batch) for batch in batches) for _ in range(repeats)]
+    forward, backward = 1e3 * np.min(passes, axis=0) / sum(len(b[keys.N_ATOMS]) for b in batches)
+    return {"forward_ms": float(forward), "backward_ms": float(backward)}
 
 
 def split(records: list, size: int, make) -> list[dict[str, Tensor]]:
