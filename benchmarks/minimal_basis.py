@@ -27,6 +27,7 @@ from schnorb_t.errors import UserError, run_command
 from schnorb_t.reference.minimal_basis import Projection, project, project_molecule
 from schnorb_t.reference.pyscf import (
     FREE_ATOM_BASIS,
+    LabelError,
     Level,
     basis_from_pyscf,
     cross_overlap,
@@ -43,6 +44,8 @@ VARIANTS = {
     "power 1": ("wqao", 1.0),
     "wqao": ("wqao", 2.0),
     "power 3": ("wqao", 3.0),
+    "vqao": ("vqao", None),
+    "vqao, power 3": ("vqao", 3.0),
 }
 NOISE = 1e-4  # Eh
 
@@ -74,7 +77,7 @@ def noise_cost(p: Projection, lumo: int, rng: np.random.Generator, draws: int = 
 
 
 def measure(record, basis, rotation: np.ndarray, rng: np.random.Generator) -> dict[str, Measured]:
-    """All variants on one molecule of a full-basis file."""
+    """All variants on one molecule of a full-basis file; a variant that gives no sound basis is left out."""
     z, x = record.atomic_numbers, record.positions
     free_basis = basis_from_pyscf(FREE_ATOM_BASIS, z)
     n = record.n_electrons // 2
@@ -87,7 +90,10 @@ def measure(record, basis, rotation: np.ndarray, rng: np.random.Generator) -> di
     e = places[0][2]
     out = {}
     for name, (target, power) in VARIANTS.items():
-        p, turned = (project(target, *place, power=power) for place in places)
+        try:
+            p, turned = (project(target, *place, power=power) for place in places)
+        except LabelError:
+            continue
         e_small = levels(p.hamiltonian, p.overlap)
         covariance = max(
             np.abs(turned.hamiltonian - small @ p.hamiltonian @ small.T).max(),
@@ -134,8 +140,8 @@ def picture(path: Path, results: dict[str, dict[str, Measured]]) -> None:
 
     figure, axes = plt.subplots(figsize=(6, 4))
     for variant in VARIANTS:
-        points = [r[variant] for r in results.values()]
-        if variant != "iao":  # no singular values
+        points = [r[variant] for r in results.values() if variant in r]
+        if any(p.ratio for p in points):  # iao and vqao choose nothing
             x, y = [p.ratio for p in points], [max(p.lumo_error, 1e-6) for p in points]
             axes.semilogy(x, y, "o", markersize=3, alpha=0.7, label=variant)
     axes.set_xlabel("singular values, first dropped / last kept")
@@ -155,6 +161,8 @@ def main() -> None:
     parser.add_argument("--png", type=Path)
     args = parser.parse_args()
     console = Console()
+    if not console.is_terminal:
+        console.width = 140  # a file shall hold the table unwrapped
     rng = np.random.default_rng(0)
     rotation = Rotation.random(rng=rng).as_matrix()
     with Store(args.full) as store:
@@ -165,13 +173,14 @@ def main() -> None:
         table = Table(title=f"{len(records)} molecules of {args.full.name}, {store.basis.name}")
         for column in (
             "target", "LUMO error mean / max (eV)", "occupied max (eV)", "singular ratio worst", "lowest eig S",
-            "covariance", "LUMO per 0.1 mEh noise (meV)",
+            "covariance", "LUMO per 0.1 mEh noise (meV)", "refused",
         ):  # fmt: skip
             table.add_column(column, justify="right")
         summary = {}
         for variant in VARIANTS:
-            m = [r[variant] for r in results.values()]
+            m = [r[variant] for r in results.values() if variant in r]
             summary[variant] = {
+                "refused": len(results) - len(m),
                 "lumo_error_mean_ev": float(np.mean([x.lumo_error for x in m])),
                 "lumo_error_max_ev": max(x.lumo_error for x in m),
                 "occupied_error_max_ev": max(x.occupied_error for x in m),
@@ -185,15 +194,16 @@ def main() -> None:
                 variant,
                 f"{v['lumo_error_mean_ev']:.3f} / {v['lumo_error_max_ev']:.3f}",
                 f"{v['occupied_error_max_ev']:.0e}",
-                f"{v['singular_ratio_worst']:.2f}" if variant != "iao" else "-",
+                f"{v['singular_ratio_worst']:.2f}" if v["singular_ratio_worst"] else "-",
                 f"{v['smallest_overlap_eigenvalue']:.3f}",
                 f"{v['covariance_worst']:.0e}",
                 f"{v['lumo_noise_mev']:.1f}",
+                str(v["refused"]),
             )
         console.print(table)
-        worst = sorted(records, key=lambda r: -results[r.name]["wqao"].ratio)
+        worst = sorted(records, key=lambda r: -results[r.name]["wqao"].ratio if "wqao" in results[r.name] else 0.0)
         console.print("smallest singular-value gap in wqao:")
-        for r in worst[:5]:
+        for r in [r for r in worst if "wqao" in results[r.name]][:5]:
             console.print(f"  {r.name}: {results[r.name]['wqao'].ratio:.3f}", highlight=False)
         paths = {}
         level = Level(**{k: store.level[k] for k in Level.__dataclass_fields__ if k in store.level})

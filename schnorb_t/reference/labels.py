@@ -32,7 +32,7 @@ TARGETS = ("full", *minimal_basis.TARGETS)
 def projection_settings(target: str) -> dict:
     """What a projected target depends on, for the file's header."""
     settings: dict = {"free_atom_basis": FREE_ATOM_BASIS}
-    if target == "wqao":
+    if target in ("wqao", "vqao"):
         settings |= {
             "power": minimal_basis.POWER,
             "reference_energy_eh": minimal_basis.REFERENCE_ENERGY,

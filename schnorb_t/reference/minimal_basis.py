@@ -1,6 +1,6 @@
 """From a large atomic-orbital basis to a minimal one: H = A^T F A, S = A^T S1 A with a contraction A (large x minimal).
 
-All three targets span the occupied orbitals, so occupied energies survive exactly, and are built from projectors
+All targets span the occupied orbitals, so occupied energies survive exactly, and are built from projectors
 and singular vectors of whole spaces only: no column is normalised or chosen by itself, hence A turns with the
 molecule. They differ in what they keep of the virtual space.
 
@@ -9,6 +9,9 @@ molecule. They differ in what they keep of the virtual space.
   (2008): of the virtual orbitals the combinations that overlap most with the free-atom functions.
 - ``wqao``: weighted quasi-atomic orbitals: the same with each virtual orbital weighted by 1/(eps - eps_ref)^2, so
   that low virtual orbitals win.
+- ``vqao``: weighted valence quasi-atomic orbitals: the weight acts on the valence virtual space alone, the free-atom
+  functions less the occupied orbitals (the valence virtual orbitals of Lu et al., J. Chem. Phys. 120, 2629 (2004)).
+  That space has just the right dimension: nothing is left to choose, so no gap between singular values can close.
 """
 
 from __future__ import annotations
@@ -27,12 +30,12 @@ from schnorb_t.reference.pyscf import (
     overlap_integrals,
 )
 
-TARGETS = ("iao", "quambo", "wqao")
-#: Pole of the weight of ``wqao``, Eh: below every virtual orbital of an ordinary molecule.
+TARGETS = ("iao", "quambo", "wqao", "vqao")
+#: Pole of the weight of ``wqao`` and ``vqao``, Eh: below every virtual orbital of an ordinary molecule.
 REFERENCE_ENERGY = -0.25
 #: Distance, Eh, from the pole at which the weight stops to grow.
 POLE_DISTANCE = 0.03
-#: Power of the weight of ``wqao``.
+#: Power of the weight of ``wqao`` and ``vqao``.
 POWER = 2.0
 #: Below this smallest eigenvalue of the projected S the target counts as linearly dependent.
 LINEAR_DEPENDENCE = 1e-4
@@ -46,7 +49,8 @@ class Projection:
         hamiltonian: [n, n], Eh, our order.
         overlap: [n, n], our order.
         contraction: [m, n] A: minimal functions in terms of the large basis, rows and columns in our order.
-        singular_values: [n] of diag(g) C_vir^T S12 S2^(-1/2), descending, or empty where none are chosen (``iao``).
+        singular_values: of diag(g) C_vir^T S12 S2^(-1/2), descending, or empty where none are chosen (``iao``,
+            ``vqao``).
         n_kept: how many of them are kept, n - n_occ.
     """
 
@@ -97,11 +101,13 @@ def quasi_atomic_contraction(
     cross: np.ndarray,
     free: np.ndarray,
     power: float,
+    valence: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A [m, n] of (weighted) quasi-atomic orbitals and the singular values [min(v, n)] that decided.
+    """A [m, n] of (weighted) quasi-atomic orbitals and the singular values that decided.
 
     P = C_vir^T S12 S2^(-1/2); U = the leading n - n_occ left singular vectors of diag(g) P; W = [C_occ, C_vir U];
-    A = W W^T S12.
+    A = W W^T S12. With ``valence`` U spans the columns of diag(g) P V, V the n - n_occ directions of the free-atom
+    space that are orthogonal to the occupied orbitals' rows C_occ^T S12 S2^(-1/2).
 
     Args:
         energies: [m] orbital energies in the large basis, Eh.
@@ -110,6 +116,7 @@ def quasi_atomic_contraction(
         cross: [m, n] S12 between large basis and free-atom functions.
         free: [n, n] S2 among the free-atom functions.
         power: of the weight g; 0 is QUAMBO.
+        valence: all of the valence virtual space instead of a choice by singular values.
 
     Raises:
         LabelError: fewer free-atom functions than occupied orbitals, or a large basis that is not larger.
@@ -119,13 +126,16 @@ def quasi_atomic_contraction(
         raise LabelError(
             f"{n} minimal functions cannot stand for {n_occupied} occupied of {coefficients.shape[1]} orbitals"
         )
-    virtual = coefficients[:, n_occupied:]
+    occupied, virtual = coefficients[:, :n_occupied], coefficients[:, n_occupied:]
     values, vectors = scipy.linalg.eigh(free)
-    p = virtual.T @ cross @ (vectors * values**-0.5) @ vectors.T
+    orthogonal = cross @ (vectors * values**-0.5) @ vectors.T
+    p = virtual.T @ orthogonal
+    if valence:
+        p = p @ scipy.linalg.svd(occupied.T @ orthogonal)[2][n_occupied:].T
     g = virtual_weights(energies[n_occupied:], power)
     u, singular, _ = scipy.linalg.svd(g[:, None] * p, full_matrices=False)
-    w = np.hstack([coefficients[:, :n_occupied], virtual @ u[:, : n - n_occupied]])
-    return w @ (w.T @ cross), singular
+    w = np.hstack([occupied, virtual @ u[:, : n - n_occupied]])
+    return w @ (w.T @ cross), singular[:0] if valence else singular
 
 
 def project(
@@ -159,10 +169,12 @@ def project(
     singular = np.zeros(0)
     if target == "iao":
         a = intrinsic_contraction(coefficients[:, :n_occupied], overlap, cross, free)
-    elif target in ("quambo", "wqao"):
+    elif target in TARGETS:
         if power is None:
-            power = POWER if target == "wqao" else 0.0
-        a, singular = quasi_atomic_contraction(energies, coefficients, n_occupied, cross, free, power)
+            power = 0.0 if target == "quambo" else POWER
+        a, singular = quasi_atomic_contraction(
+            energies, coefficients, n_occupied, cross, free, power, valence=target == "vqao"
+        )
     else:
         raise ValueError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
     h, s = a.T @ hamiltonian @ a, a.T @ overlap @ a

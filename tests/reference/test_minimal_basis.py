@@ -9,6 +9,7 @@ from schnorb_t.reference.minimal_basis import TARGETS, project, project_molecule
 from schnorb_t.reference.pyscf import (
     FREE_ATOM_BASIS,
     LabelError,
+    Level,
     basis_from_pyscf,
     cross_overlap,
     label,
@@ -81,7 +82,7 @@ def test_wqao_keeps_low_virtual_orbitals(labels):
     for result, basis in labels.values():
         n = result.n_electrons // 2
         errors = {t: energies(projected(result, basis, t))[n] - result.energies[n] for t in TARGETS}
-        assert errors["wqao"] < 0.15 * errors["quambo"]
+        assert errors["wqao"] < 0.15 * errors["quambo"] and errors["vqao"] < 0.15 * errors["quambo"]
         assert errors["wqao"] >= -1e-12  # variational: a subspace's levels lie above
         assert abs(errors["iao"] - errors["quambo"]) < 3e-4
 
@@ -90,6 +91,25 @@ def test_power_zero_is_quambo(labels):
     result, basis = labels["HCN"]
     zero = projected(result, basis, "wqao", power=0.0)
     assert np.abs(zero.hamiltonian - projected(result, basis, "quambo").hamiltonian).max() < 1e-12
+
+
+def test_vqao_without_weight_span_the_same_as_iao(labels):
+    """Both are the occupied and the whole valence virtual space; levels tell the space."""
+    for result, basis in labels.values():
+        flat = energies(projected(result, basis, "vqao", power=0.0))
+        assert np.abs(flat - energies(projected(result, basis, "iao"))).max() < 1e-3
+
+
+def test_vqao_stand_where_a_choice_of_singular_values_breaks_down():
+    """Acetylene with diffuse functions and a strong weight: a choice takes a Rydberg orbital of the wrong symmetry."""
+    atoms = molecule("C2H2")
+    result = label(atoms.numbers, atoms.positions, Level(basis="def2-SVPD"))
+    basis = basis_from_pyscf("def2-SVPD", atoms.numbers)
+    with pytest.raises(LabelError, match="linearly dependent wqao"):
+        projected(result, basis, "wqao", power=3.0)
+    p = projected(result, basis, "vqao", power=3.0)
+    assert np.linalg.eigvalsh(p.overlap)[0] > 0.01 and p.singular_value_ratio == 0.0
+    assert np.abs(energies(p)[:7] - result.energies[:7]).max() < 1e-10
 
 
 def test_the_weight_stops_at_the_pole():
@@ -137,7 +157,7 @@ def test_smooth_along_a_path(path):
     """Half the step, half the largest change of any element: a jump would not shrink."""
     basis = basis_from_pyscf("def2-SVP", path[0].numbers)
     results = [label(a.numbers, a.positions) for a in path]
-    for target in ("wqao", "iao"):
+    for target in ("wqao", "vqao", "iao"):
         points = [projected(r, basis, target) for r in results]
         for what in ("hamiltonian", "overlap"):
             m = np.array([getattr(p, what) for p in points])
