@@ -62,13 +62,9 @@ class Basis:
             raise ValueError(f"basis {self.name!r} has no element")
         for z, ls in self.shells.items():
             if not ls or list(ls) != sorted(ls) or min(ls) < 0:
-                raise ValueError(
-                    f"basis {self.name!r}, {chemical_symbols[z]}: shells must ascend in l, got {ls}"
-                )
+                raise ValueError(f"basis {self.name!r}, {chemical_symbols[z]}: shells must ascend in l, got {ls}")
             if self.functions is not None and tuple(f.l for f in self.functions[z]) != tuple(ls):
-                raise ValueError(
-                    f"basis {self.name!r}, {chemical_symbols[z]}: functions do not match shells {ls}"
-                )
+                raise ValueError(f"basis {self.name!r}, {chemical_symbols[z]}: functions do not match shells {ls}")
         object.__setattr__(self, "_hash", hash(self.to_json()))
 
     def __hash__(self):

@@ -6,8 +6,6 @@ their documentation. ``--ckpt_path runs/.../last.ckpt`` goes on where an interru
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 import torch
@@ -18,7 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
 from schnorb_t.data.datamodule import MatrixDataModule
-from schnorb_t.errors import run_command
+from schnorb_t.errors import UserError, run_command
 from schnorb_t.training.checkpoint import load_model, read_checkpoint
 from schnorb_t.training.ema import ExponentialMovingAverage
 from schnorb_t.training.module import MatrixModule
@@ -41,7 +39,6 @@ class FitCLI(LightningCLI):
             {
                 "checkpoint.monitor": "val/loss",
                 "checkpoint.filename": "best",
-                "checkpoint.save_last": True,
                 "checkpoint.enable_version_counter": False,
                 "early_stopping.monitor": "val/loss",
                 "early_stopping.patience": 1000,
@@ -56,7 +53,9 @@ class FitCLI(LightningCLI):
         csv = CSVLogger(config.runs, name=config.name)
         board = TensorBoardLogger(config.runs, name=config.name, version=f"version_{csv.version}")
         bar = [] if config.trainer.enable_progress_bar is False else [RichProgressBar(leave=False)]
-        callbacks = [*(self.config_init.trainer.callbacks or []), *bar, LearningRateMonitor("step")]
+        # of its own, because ModelCheckpoint's save_last is written only when the best one is
+        last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+        callbacks = [*(self.config_init.trainer.callbacks or []), *bar, LearningRateMonitor("step"), last]
         return super().instantiate_trainer(logger=[csv, board], callbacks=callbacks, **kwargs)
 
 
@@ -74,15 +73,16 @@ def _run(cli: FitCLI) -> None:
         sizes = {name: len(rows) for name, rows in data.split.items()}
         console.print(repr(module.model), highlight=False, markup=False)
         console.print(
-            f"{data.store.path}: {sizes['train']} molecules to train on, {sizes['val']} to validate, "
-            f"{sizes['test']} to test; {100 * data.sampler('train').padded_fraction():.0f} % of a batch's matrix elements are padding\n"
+            f"{data.store.path}: {sizes['train']} to train on, {sizes['val']} to validate, "
+            f"{sizes['test']} to test; {100 * data.sampler('train').padded_fraction():.0f} % of a batch is padding\n"
             f"results go to {folder}",
             highlight=False,
             markup=False,
         )
     trainer.fit(module, data, ckpt_path=config.ckpt_path, weights_only=True)
     if rank_zero_only.rank == 0 and trainer.state.finished:
-        finish(folder, trainer.checkpoint_callback.best_model_path, data, module.device)
+        best = next(c.best_model_path for c in trainer.checkpoint_callbacks if c.monitor)
+        finish(folder, best, data, module.device)
 
 
 def finish(folder: Path, best: str, data: MatrixDataModule, device: torch.device) -> dict:
@@ -94,30 +94,31 @@ def finish(folder: Path, best: str, data: MatrixDataModule, device: torch.device
     from schnorb_t.training import evaluation, report
 
     model, card = load_model(best)
-    result = evaluation.test_against_baselines(model.to(device), data, device)
-    path = folder / "test_metrics.json"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=2))
-    os.replace(temporary, path)
-    report.write_pictures(folder, model, data, result)
+    levels = evaluation.OrbitalLevels()
+    result = evaluation.test_against_baselines(model.to(device), data, device, levels)
+    report.write_json(folder / "test_metrics.json", result)
+    report.write_pictures(folder, model, data, result, levels)
     report.print_table(result)
     return result
 
 
 def main() -> None:
     torch.set_float32_matmul_precision("highest")
-    cli = FitCLI(
-        MatrixModule,
-        MatrixDataModule,
-        run=False,
-        seed_everything_default=0,
-        save_config_kwargs={"overwrite": True},
-        trainer_defaults={
-            "use_distributed_sampler": False,  # the size-bucketed sampler shares out the batches itself
-            "num_sanity_val_steps": 0,
-        },
-        parser_kwargs={"parser_mode": "yaml"},
-    )
+    try:
+        cli = FitCLI(
+            MatrixModule,
+            MatrixDataModule,
+            run=False,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={
+                "use_distributed_sampler": False,  # the size-bucketed sampler shares out the batches itself
+                "num_sanity_val_steps": 0,
+            },
+            parser_kwargs={"parser_mode": "yaml"},
+        )
+    except ValueError as error:  # a value that a section of the configuration refuses
+        raise UserError(f"configuration: {error}") from None
     _run(cli)
 
 

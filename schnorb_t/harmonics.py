@@ -72,8 +72,9 @@ def wigner_d(rotations: Tensor, l_max: int) -> list[Tensor]:
     for l in range(2, l_max + 1):
         k = _recursion(l).to(rotations)
         # pairs of entries (i, j) of D^(l-1) and (a, b) of D^1, as one matrix product
-        products = out[l - 1].reshape(p, -1, 1) * out[1].reshape(p, 1, -1)
-        out.append((products.reshape(p, -1) @ k).reshape(p, 2 * l + 1, 2 * l + 1))
+        size = (2 * l - 1) ** 2
+        products = out[l - 1].reshape(p, size, 1) * out[1].reshape(p, 1, 9)
+        out.append((products.reshape(p, 9 * size) @ k).reshape(p, 2 * l + 1, 2 * l + 1))
     return out
 
 

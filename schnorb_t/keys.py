@@ -53,9 +53,7 @@ KEYS: dict[str, Key] = {
     N_ELECTRONS: Key("[B] int64", "", "electrons per molecule, core included"),
     N_OCCUPIED: Key("[B] int64", "", "doubly occupied orbitals per molecule"),
     ORBITAL_MASK: Key("[B, M] bool", "", "True where an orbital is real, False in padding"),
-    ORBITAL_INDEX: Key(
-        "[N, K] int64", "", "place of an atom's slot in its molecule's matrix; M where unfilled"
-    ),
+    ORBITAL_INDEX: Key("[N, K] int64", "", "place of an atom's slot in its molecule's matrix; M where unfilled"),
     HAMILTONIAN: Key("[B, M, M]", "Eh", "Hamiltonian (Kohn-Sham matrix); 0 in padding"),
     OVERLAP: Key("[B, M, M]", "", "overlap; 0 in padding"),
     ORBITAL_ENERGIES: Key("[B, M]", "Eh", "eigenvalues of (H, S), ascending; padding last"),
@@ -64,9 +62,7 @@ KEYS: dict[str, Key] = {
     DENSITY: Key("[B, M, M]", "", "one-particle density matrix C diag(occ) C^T"),
     CHARGES: Key("[N]", "e", "partial charges"),
     DIPOLE: Key("[B, 3]", "e*Bohr", "dipole moment"),
-    LARGE_BASIS_ENERGIES: Key(
-        "[B, L]", "Eh", "orbital energies of the large-basis calculation; NaN in padding"
-    ),
+    LARGE_BASIS_ENERGIES: Key("[B, L]", "Eh", "orbital energies of the large-basis calculation; NaN in padding"),
     TOTAL_ENERGY: Key("[B]", "Eh", "total energy of the large-basis calculation"),
     INDEX: Key("[B] int64", "", "index of the molecule in its file or list"),
 }

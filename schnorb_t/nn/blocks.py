@@ -51,7 +51,8 @@ class OnsiteBlocks(nn.Module):
         self.weights = nn.ParameterList()
         for name in self.names:
             c, n = channels[name][1], len(patterns[name])
-            self.weights.append(nn.Parameter(torch.randn(n_elements, c, n * fields) * c**-0.5))
+            # small at first: the two-centre part is the better start
+            self.weights.append(nn.Parameter(0.1 * torch.randn(n_elements, c, n * fields) * c**-0.5))
             stacked = torch.stack(patterns[name], 1).reshape(-1, self.k * self.k)
             self.register_buffer(f"pattern_{name}", stacked, persistent=False)
 
@@ -60,9 +61,9 @@ class OnsiteBlocks(nn.Module):
         out = 0
         for name, weight in zip(self.names, self.weights, strict=True):
             y = x[name] @ weight[element]  # [N, 2L+1, couplings * fields]
-            y = y.reshape(*y.shape[:2], -1, self.fields).permute(3, 0, 1, 2).flatten(2)
+            y = y.unflatten(2, (-1, self.fields)).permute(3, 0, 1, 2).flatten(2)
             out = out + y @ getattr(self, f"pattern_{name}").to(y.dtype)
-        return list(out.reshape(self.fields, -1, self.k, self.k))
+        return list(out.unflatten(2, (self.k, self.k)))
 
 
 class OffsiteBlocks(nn.Module):
@@ -92,6 +93,8 @@ class OffsiteBlocks(nn.Module):
             self.maps.append(
                 nn.Linear(widths[kind], len(items) * fields, bias=False) if items and widths[kind] else None
             )
+            if self.maps[-1] is not None:
+                nn.init.normal_(self.maps[-1].weight, std=0.1 * widths[kind] ** -0.5)
             if items:
                 # rows ordered (cos or sin, coupling), to match the features' [P, 2, C]
                 stacked = torch.stack(items, 1).reshape(-1, self.k * self.k)
@@ -132,6 +135,6 @@ class OffsiteBlocks(nn.Module):
             if f is None:
                 continue
             y = f(pairs[kind])
-            y = (y[:, None] if kind < 2 else y).reshape(y.shape[0], 1 if kind < 2 else 2, -1, self.fields)
+            y = (y[:, None] if kind < 2 else y).unflatten(2, (-1, self.fields))
             out = out + y.permute(3, 0, 1, 2).flatten(2) @ getattr(self, f"pattern_{kind}").to(y.dtype)
-        return list(out.reshape(self.fields, -1, self.k, self.k))
+        return list(out.unflatten(2, (self.k, self.k)))

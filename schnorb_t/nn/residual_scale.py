@@ -50,7 +50,7 @@ class ResidualScale(nn.Module):
 
     @torch.no_grad()
     def fit(self, residuals: Iterable[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]) -> None:
-        """From (element rows [N], blocks [N, K, K], element-pair rows [P], distances [P], blocks [P, K, K]) of batches."""
+        """From (element rows [N], blocks [N, K, K], pair rows [P], distances [P], blocks [P, K, K]) of batches."""
         n, k, device = self.n_elements, self.onsite.shape[-1], self.onsite.device
         zeros = dict(dtype=torch.float64, device=device)
         onsite, n_onsite = torch.zeros(n, k, k, **zeros), torch.zeros(n, **zeros)

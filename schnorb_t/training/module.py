@@ -7,11 +7,13 @@ from typing import Any
 
 import pytorch_lightning as L
 import torch
+from ase.data import chemical_symbols
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from schnorb_t import keys
 from schnorb_t.basis import Basis
+from schnorb_t.errors import UserError
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.training.checkpoint import KEY, ModelCard
 from schnorb_t.training.losses import Output, Quantities
@@ -64,7 +66,20 @@ class MatrixModule(L.LightningModule):
 
     def prepare(self, data) -> None:
         """Closed-form start on a ``MatrixDataModule``, and the card that checkpoints will carry."""
-        self.model.fit_reference(data.training_batches)
+        seen: set[int] = set()
+
+        def batches():
+            for batch in data.training_batches():
+                seen.update(batch[keys.ATOMIC_NUMBERS].unique().tolist())
+                yield batch
+
+        self.model.fit_reference(batches)
+        missing = [chemical_symbols[z] for z in self.model.basis.elements if z not in seen]
+        if missing:
+            raise UserError(
+                f"{data.store.path}: no training molecule has {', '.join(missing)}, which the file's basis names; "
+                "train on more molecules (data.max_train) or leave that element out of the file"
+            )
         self.describe(data)
 
     def describe(self, data) -> None:

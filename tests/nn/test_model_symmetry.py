@@ -37,11 +37,11 @@ def model(request, basis):
             if part is not None:
                 part.coefficients.normal_(0, 0.02)
                 part.onsite.copy_(part.invariant.sum(0).reshape(part.onsite.shape[1:]) * 0.05)
-    net.scale.onsite.fill_(0.1)
-    net.scale.height.fill_(-2.3)
+    net.scale.onsite.fill_(1.0)
+    net.scale.height.fill_(0.0)
     if basis.projected:
-        net.overlap_scale.onsite.fill_(0.01)
-        net.overlap_scale.height.fill_(-4.6)
+        net.overlap_scale.onsite.fill_(0.1)
+        net.overlap_scale.height.fill_(-2.3)
     if request.param == torch.float64:
         net = net.double()
     net.bound = BOUND[request.param]
@@ -145,6 +145,18 @@ def test_matrices_are_symmetric_to_the_last_bit(model):
     numbers, positions = structures()
     for h, s in matrices(model, numbers, positions):
         assert np.array_equal(h, h.T) and np.array_equal(s, s.T)
+
+
+def test_molecules_without_any_pair(model):
+    """A single atom, and two atoms beyond the cutoff: blocks on the diagonal alone."""
+    numbers = [np.array([8]), np.array([1, 8])]
+    positions = [np.zeros((1, 3)), np.array([[0, 0, 0], [0, 0, 50.0]])]
+    for (h, s), z in zip(matrices(model, numbers, positions), numbers, strict=True):
+        assert h.shape == (model.basis.n_orbitals(z).sum(),) * 2
+        assert np.linalg.eigvalsh(s).min() > 0
+    h, s = matrices(model, numbers, positions)[1]
+    n = model.basis.n_orbitals([1])[0]
+    assert (h[:n, n:] == 0).all() and (s[:n, n:] == 0).all()
 
 
 def test_smooth_at_the_cutoff(model):
