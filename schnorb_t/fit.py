@@ -82,23 +82,27 @@ def _run(cli: FitCLI) -> None:
     trainer.fit(module, data, ckpt_path=config.ckpt_path, weights_only=True)
     if rank_zero_only.rank == 0 and trainer.state.finished:
         best = next(c.best_model_path for c in trainer.checkpoint_callbacks if c.monitor)
-        finish(folder, best, data, module.device)
+        finish(folder, best, data, module)
 
 
-def finish(folder: Path, best: str, data: MatrixDataModule, device: torch.device) -> dict:
+def finish(folder: Path, best: str, data: MatrixDataModule, module: MatrixModule) -> dict:
     """Test the best checkpoint beside the baselines; write ``test_metrics.json`` and the pictures; print the table.
+
+    Of a module that trained on properties ``property_metrics.json`` besides.
 
     Returns:
         the content of ``test_metrics.json``.
     """
-    from schnorb_t.training import evaluation, report
+    from schnorb_t.training import evaluation, property_metrics, report
 
     model, card = load_model(best)
     levels = evaluation.OrbitalLevels()
-    result = evaluation.test_against_baselines(model.to(device), data, device, levels)
+    result = evaluation.test_against_baselines(model.to(module.device), data, module.device, levels)
     report.write_json(folder / "test_metrics.json", result)
     report.write_pictures(folder, model, data, result, levels)
     report.print_table(result)
+    if module.properties:
+        property_metrics.write_comparison(folder, model, data, module.properties, module.smearing)
     return result
 
 

@@ -1,21 +1,33 @@
 """Losses as named outputs: each names a quantity, a loss, a weight and a schedule. A new one is a config entry.
 
 Quantities are computed once per batch, on demand, from the matrices alone; the same function gives the prediction
-and, with the reference matrices, the target. A quantity is a tensor and the mask of what in it is real.
+and, with the reference matrices, the target. A quantity is a tensor and the mask of what in it is real: the matrices
+themselves and their levels (``QUANTITIES``), everything in ``physics.properties.PROPERTIES``, and the projected
+density of states near the Fermi level, which is a distance rather than a difference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from schnorb_t import keys
+from schnorb_t.basis import Basis
+from schnorb_t.physics.band_pass import BandPassLoss
+from schnorb_t.physics.density_of_states import Broadening
 from schnorb_t.physics.eigen import solve
+from schnorb_t.physics.occupations import Smearing
+from schnorb_t.physics.properties import PROPERTIES
+from schnorb_t.physics.state import ElectronicState, electronic_state
 
 Masked = tuple[Tensor, Tensor]
+
+#: how levels are filled unless told: smooth gradients while levels still cross, filling of gapped molecules unchanged
+SMEARING = Smearing("fermi-dirac", 0.005)
 
 
 class Quantities:
@@ -25,19 +37,31 @@ class Quantities:
         batch: inputs and labels (``data.batch``).
         hamiltonian, overlap: [B, M, M], predicted or reference.
         reference: the quantities of the reference matrices, for those that are expressed in its orbitals.
+        basis: of the matrices; dipoles and projected densities of states need it.
+        smearing: how levels are filled.
     """
 
     def __init__(
-        self, batch: dict[str, Tensor], hamiltonian: Tensor, overlap: Tensor, reference: Quantities | None = None
+        self,
+        batch: dict[str, Tensor],
+        hamiltonian: Tensor,
+        overlap: Tensor,
+        reference: Quantities | None = None,
+        basis: Basis | None = None,
+        smearing: Smearing = SMEARING,
     ):
         self.batch, self.h, self.s, self.reference = batch, hamiltonian, overlap, reference
+        self.basis, self.smearing = basis, smearing
         self._cache: dict[str, object] = {}
 
     def __getitem__(self, name: str) -> Masked:
-        if name not in QUANTITIES:
-            raise KeyError(f"no quantity {name!r}; known: {', '.join(sorted(QUANTITIES))}")
         if name not in self._cache:
-            self._cache[name] = QUANTITIES[name](self)
+            if name in QUANTITIES:
+                self._cache[name] = QUANTITIES[name](self)
+            elif name in PROPERTIES:
+                self._cache[name] = PROPERTIES[name](self.batch, self.state(), self.basis)
+            else:
+                raise KeyError(f"no quantity {name!r}; known: {', '.join(sorted({*QUANTITIES, *PROPERTIES}))}")
         return self._cache[name]
 
     @property
@@ -47,9 +71,18 @@ class Quantities:
 
     def orbitals(self) -> tuple[Tensor, Tensor]:
         """Energies [B, M] and coefficients [B, M, M], float64."""
+        if "state" in self._cache:
+            return self.state().energies, self.state().coefficients
         if "orbitals" not in self._cache:
             self._cache["orbitals"] = solve(self.h, self.s, self.batch[keys.ORBITAL_MASK])
         return self._cache["orbitals"]
+
+    def state(self) -> ElectronicState:
+        """Orbitals and how they are filled."""
+        if "state" not in self._cache:
+            mask, n_electrons = self.batch[keys.ORBITAL_MASK], self.batch[keys.N_ELECTRONS]
+            self._cache["state"] = electronic_state(self.h, self.s, mask, n_electrons, self.smearing)
+        return self._cache["state"]
 
     def levels(self, below: int | None, above: int) -> Tensor:
         """[B, M] bool: the ``below`` highest occupied levels (all if ``None``) and ``above`` virtual ones."""
@@ -118,16 +151,50 @@ LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+#: the one quantity that is compared as a distribution, and the loss that does so
+PROJECTED_DOS, WASSERSTEIN = "projected_density_of_states", "wasserstein"
+
+#: what is compared element by element of a matrix; everything else can be measured or is a level
+MATRICES = (keys.HAMILTONIAN, keys.OVERLAP, "hamiltonian_in_orbitals")
+
+
+def band_pass(options: dict[str, Any]) -> BandPassLoss:
+    """The distance of projected densities of states that a configuration asks for.
+
+    Raises:
+        ValueError: an option that does not exist, or a value that cannot be.
+    """
+    known = {f.name: type(f.default) for f in fields(BandPassLoss)}
+    for name, value in options.items():
+        if name not in known:
+            raise ValueError(f"{PROJECTED_DOS}: no option {name!r}; known: {', '.join(known)}")
+        wanted = (int, float) if known[name] is float else known[name]
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise ValueError(f"{PROJECTED_DOS}: option {name} must be of type {known[name].__name__}, got {value!r}")
+    loss = BandPassLoss(**options)
+    Broadening("gaussian", loss.width)
+    if loss.n_grid < 2 or loss.transfer_cost < 0:
+        raise ValueError(
+            f"{PROJECTED_DOS}: n_grid must be 2 or more and transfer_cost not negative, got {loss.n_grid}, "
+            f"{loss.transfer_cost}"
+        )
+    return loss
+
+
 @dataclass
 class Output:
     """One named loss.
 
     Attributes:
-        name: the quantity, one of ``QUANTITIES`` (``hamiltonian``, ``overlap``, ``orbital_energies``, ...).
-        loss: ``l1``, ``l2`` or ``huber``.
+        name: the quantity: ``hamiltonian``, ``overlap``, ``hamiltonian_in_orbitals``; ``orbital_energies``,
+            ``frontier_energies``, ``gap``; ``charges``, ``dipole``, ``band_energy``, ``free_energy`` and all others of
+            ``PROPERTIES``; ``projected_density_of_states``.
+        loss: ``l1``, ``l2`` or ``huber``; for the projected density of states ``wasserstein``.
         weight: factor, per Eh (or per unit of the quantity; squared for ``l2``).
         start: first epoch in which it counts.
         ramp: epochs over which its weight grows linearly from 0.
+        options: of ``projected_density_of_states``: ``n_below``, ``n_above``, ``by``, ``width``, ``n_grid``,
+            ``transfer_cost`` (``physics.band_pass.BandPassLoss``).
     """
 
     name: str
@@ -135,12 +202,23 @@ class Output:
     weight: float = 1.0
     start: int = 0
     ramp: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        if self.name not in QUANTITIES:
-            raise ValueError(f"no quantity {self.name!r} to train on; known: {', '.join(sorted(QUANTITIES))}")
-        if self.loss not in LOSSES:
-            raise ValueError(f"no loss {self.loss!r}; known: {', '.join(sorted(LOSSES))}")
+        known = sorted({*QUANTITIES, *PROPERTIES, PROJECTED_DOS})
+        if self.name not in known:
+            raise ValueError(f"no quantity {self.name!r} to train on; known: {', '.join(known)}")
+        if self.loss not in (*LOSSES, WASSERSTEIN):
+            raise ValueError(f"no loss {self.loss!r}; known: {', '.join(sorted((*LOSSES, WASSERSTEIN)))}")
+        if (self.name == PROJECTED_DOS) != (self.loss == WASSERSTEIN):
+            raise ValueError(
+                f"{self.name} cannot have the loss {self.loss}; known: {WASSERSTEIN} for {PROJECTED_DOS}, "
+                f"{', '.join(sorted(LOSSES))} for all others"
+            )
+        if self.loss == WASSERSTEIN:
+            self._distance = band_pass(self.options)
+        elif self.options:
+            raise ValueError(f"{self.name}: no option {', '.join(self.options)}; known: only {PROJECTED_DOS} has any")
 
     def weight_at(self, epoch: int) -> float:
         if epoch < self.start:
@@ -148,8 +226,20 @@ class Output:
         return self.weight * min(1.0, (epoch - self.start + 1) / (self.ramp + 1))
 
     def __call__(self, prediction: Quantities, target: Quantities) -> Tensor:
-        """Mean loss over real elements, float64 scalar."""
+        """Mean loss over real elements (over molecules for the projected density of states), float64 scalar."""
+        return self._mean(prediction, target, self.loss)[0]
+
+    def error(self, prediction: Quantities, target: Quantities) -> tuple[Tensor, Tensor]:
+        """What the loss is to lower, in the quantity's own unit: mean absolute error (or distance) and its count."""
+        return self._mean(prediction, target, WASSERSTEIN if self.loss == WASSERSTEIN else "l1")
+
+    def _mean(self, prediction: Quantities, target: Quantities, loss: str) -> tuple[Tensor, Tensor]:
+        if loss == WASSERSTEIN:
+            if prediction.basis is None:
+                raise ValueError(f"{PROJECTED_DOS} needs the basis of the matrices")
+            d = self._distance(prediction.batch, prediction.state(), target.state(), prediction.basis)
+            return d.mean(), torch.tensor(len(d), device=d.device)
         value, _ = prediction[self.name]
         wanted, mask = target[self.name]
         d = torch.where(mask, value - wanted, 0.0)
-        return LOSSES[self.loss](d).sum() / mask.sum()
+        return LOSSES[loss](d).sum() / mask.sum(), mask.sum()

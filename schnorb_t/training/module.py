@@ -15,8 +15,10 @@ from schnorb_t import keys
 from schnorb_t.basis import Basis
 from schnorb_t.errors import UserError
 from schnorb_t.nn.model import MatrixModel
+from schnorb_t.physics.occupations import Smearing
 from schnorb_t.training.checkpoint import KEY, ModelCard
-from schnorb_t.training.losses import Output, Quantities
+from schnorb_t.training.losses import MATRICES, SMEARING, Output, Quantities
+from schnorb_t.training.property_metrics import property_errors
 
 DEFAULT_OUTPUTS = (
     Output(keys.HAMILTONIAN, weight=1000.0),
@@ -38,6 +40,7 @@ class MatrixModule(L.LightningModule):
         weight_decay: of AdamW.
         warmup_steps: linear growth of the rate, then half a cosine down to ``final_rate`` times its height.
         final_rate: see above.
+        smearing: how the losses on properties fill levels.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class MatrixModule(L.LightningModule):
         weight_decay: float = 1e-4,
         warmup_steps: int = 100,
         final_rate: float = 0.002,
+        smearing: Smearing = SMEARING,
     ):
         super().__init__()
         self.arguments = {**(network or {}), "cutoff": cutoff}
@@ -58,7 +62,12 @@ class MatrixModule(L.LightningModule):
         self.outputs = list(outputs or DEFAULT_OUTPUTS)
         self.learning_rate, self.two_centre_rate, self.weight_decay = learning_rate, two_centre_rate, weight_decay
         self.warmup_steps, self.final_rate = warmup_steps, final_rate
-        self.validation = nn.ModuleDict({name: MeanMetric() for name in self.VALIDATION})
+        self.smearing = smearing
+        self.properties = [output for output in self.outputs if output.name not in MATRICES]
+        names = [output.name for output in self.properties]
+        if len(set(names)) < len(names):
+            raise ValueError(f"each property can be trained on once, got {', '.join(names)}")
+        self.validation = nn.ModuleDict({name: MeanMetric() for name in (*self.VALIDATION, *names)})
         self.card: ModelCard | None = None
         self.config_text = ""
 
@@ -92,9 +101,9 @@ class MatrixModule(L.LightningModule):
         return self.model(batch)
 
     def _quantities(self, batch: dict[str, Tensor]) -> tuple[Quantities, Quantities]:
-        out = self.model(batch)
-        reference = Quantities(batch, batch[keys.HAMILTONIAN], batch[keys.OVERLAP])
-        return Quantities(batch, out[keys.HAMILTONIAN], out[keys.OVERLAP], reference), reference
+        out, more = self.model(batch), {"basis": self.model.basis, "smearing": self.smearing}
+        reference = Quantities(batch, batch[keys.HAMILTONIAN], batch[keys.OVERLAP], **more)
+        return Quantities(batch, out[keys.HAMILTONIAN], out[keys.OVERLAP], reference, **more), reference
 
     def _loss(self, prediction: Quantities, reference: Quantities) -> tuple[Tensor, dict[str, Tensor]]:
         parts, total = {}, 0.0
@@ -104,6 +113,14 @@ class MatrixModule(L.LightningModule):
                 parts[output.name] = output(prediction, reference)
                 total = total + weight * parts[output.name]
         return total, parts
+
+    def on_train_start(self) -> None:
+        """``val/<property>`` of the start, in the same files as all later ones."""
+        if self.properties and self.global_step == 0 and self.trainer.is_global_zero:
+            data = self.trainer.datamodule
+            errors = property_errors(self.model, data.store, data.split["val"], self.properties, self.smearing)
+            for logger in self.loggers:
+                logger.log_metrics({f"val/{name}": error for name, error in errors.items()}, step=0)
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         loss, parts = self._loss(*self._quantities(batch))
@@ -128,6 +145,8 @@ class MatrixModule(L.LightningModule):
             "homo_mae_eh": (error.gather(1, last - 1).mean(), n_molecules),
             "lumo_mae_eh": (error.gather(1, last).mean(), n_molecules),
         }
+        for output in self.properties:
+            values[output.name] = output.error(prediction, reference)
         for name, (value, weight) in values.items():
             self.validation[name].update(value, weight)
 
