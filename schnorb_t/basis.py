@@ -87,10 +87,8 @@ class Basis:
         z = np.asarray(list(atomic_numbers), dtype=np.int64)
         bad = [int(q) for q in np.unique(z) if q < 0 or q >= len(table) or table[q] == 0]
         if bad:
-            raise KeyError(
-                f"basis {self.name!r} has no shells for {', '.join(chemical_symbols[q] for q in bad)}; "
-                f"it knows {self.symbols()}"
-            )
+            names = ", ".join(chemical_symbols[q] if 0 <= q < 119 else f"Z = {q}" for q in bad)
+            raise KeyError(f"basis {self.name!r} has no shells for {names}; it knows {self.symbols()}")
         return table[z]
 
     @cached_property

@@ -34,6 +34,8 @@ def test_basis_round_trip_through_text():
 def test_unknown_element_is_named():
     with pytest.raises(KeyError, match="Si"):
         SPD.n_orbitals([14])
+    with pytest.raises(KeyError, match="Z = 200"):
+        SPD.n_orbitals([200])
 
 
 def test_descending_shells_are_refused():

@@ -14,7 +14,7 @@ class Header:
 
     Attributes:
         basis: of the stored matrices.
-        target: ``"wqao"``, ``"iao"``, ``"quambo"``, ``"full"`` or the name of an AO basis.
+        target: ``"wqao"``, ``"vqao"``, ``"iao"``, ``"quambo"``, ``"full"`` or the name of an AO basis.
         level: level of theory, JSON-able: functional, basis, density_fitting, grid_level, conv_tol, ...
         programs: program -> version.
     """

@@ -1,4 +1,4 @@
-"""The two-centre fit recovers two-centre matrices, stays small where it has no data, and obeys the exchange of atoms."""
+"""The two-centre fit recovers two-centre matrices and stays small where it has no data."""
 
 import numpy as np
 import pytest
