@@ -54,9 +54,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="leave out structures that cannot be worked on")
     parser.add_argument("--batch-size", type=positive, help="molecules at once (default: by their size)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
-    parser.add_argument("--force", action="store_true", help="overwrite OUT.h5")
+    parser.add_argument("--molden", type=Path, metavar="DIR", help="also write Molden files of all orbitals there")
+    parser.add_argument(
+        "--cube",
+        metavar="NAMES",
+        help="also write cube files (homo,lumo,homo-1,density,...) to OUT_cubes",
+    )
+    parser.add_argument(
+        "--dftbplus", type=Path, metavar="DIR", help="also write hamsqr1.dat, oversqr.dat, geometry.gen there"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite OUT.h5 and files in the folders")
     arguments = parser.parse_args(argv)
 
+    from schnorb_t.interfaces.exports import check_folder, cube_files, dftbplus_files, exporting, molden_files
     from schnorb_t.prediction_file import PredictionWriter, check_output
     from schnorb_t.predictor import find_model, load, progress_bar
     from schnorb_t.structures import check_structures, read_structures
@@ -64,6 +74,11 @@ def main(argv: list[str] | None = None) -> None:
     console = Console()
     inputs = [find_model(arguments.model), arguments.structures]
     output = check_output(arguments.output, inputs, arguments.force)
+    exports = [(arguments.molden, molden_files)] if arguments.molden else []
+    exports += [(arguments.dftbplus, dftbplus_files)] if arguments.dftbplus else []
+    exports += [(output.with_name(f"{output.stem}_cubes"), cube_files(arguments.cube))] if arguments.cube else []
+    for folder, _ in exports:
+        check_folder(folder, arguments.force)
     predictor = load(arguments.model, arguments.device)
     structures = read_structures(arguments.structures)
     elements = predictor.basis.elements
@@ -71,13 +86,17 @@ def main(argv: list[str] | None = None) -> None:
     chosen = [structures[i] for i in sound]
     shown: dict[int, Prediction] = {}
     start = time.perf_counter()
-    with PredictionWriter(output, predictor.card, arguments.model, str(arguments.structures)) as writer:
+    with (
+        PredictionWriter(output, predictor.card, arguments.model, str(arguments.structures)) as writer,
+        exporting(exports) as export,
+    ):
         writer.skipped(bad)
         with progress_bar(len(chosen)) as advance:
             try:
                 for batch in predictor.predict_batches(chosen, arguments.batch_size, sound):
                     for index, prediction in batch:
                         writer.add(index, prediction)
+                        export(index, prediction)
                         if index in sound[:SHOWN]:
                             shown[index] = prediction
                     advance(len(batch))
@@ -87,6 +106,8 @@ def main(argv: list[str] | None = None) -> None:
     for line in bad:
         console.print(f"skipped {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     print_levels(shown, len(sound), console)
+    for folder, _ in exports:
+        console.print(f"{folder}: files of {len(sound):,} structures", markup=False, highlight=False, soft_wrap=True)
     skipped = f", {len(bad):,} skipped" if bad else ""
     console.print(
         f"{output}: {len(sound):,} structures{skipped}, {1e3 * seconds / len(sound):.1f} ms each on {predictor.device}",
