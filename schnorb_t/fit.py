@@ -81,8 +81,10 @@ def _run(cli: FitCLI) -> None:
         )
     trainer.fit(module, data, ckpt_path=config.ckpt_path, weights_only=True)
     if rank_zero_only.rank == 0 and trainer.state.finished:
-        best = next(c.best_model_path for c in trainer.checkpoint_callbacks if c.monitor)
-        finish(folder, best, data, module)
+        best, last = (
+            next(c.best_model_path for c in trainer.checkpoint_callbacks if bool(c.monitor) == m) for m in (1, 0)
+        )
+        finish(folder, best or last, data, module)
 
 
 def finish(folder: Path, best: str, data: MatrixDataModule, module: MatrixModule) -> dict:

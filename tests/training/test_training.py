@@ -29,7 +29,6 @@ SMALL = [
     "--trainer.accelerator=cpu",
     "--trainer.enable_progress_bar=false",
     "--trainer.check_val_every_n_epoch=1",
-    "--checkpoint.every_n_epochs=1",
 ]
 
 
