@@ -1,28 +1,37 @@
 """Files to look at orbitals with: Molden files (geometry, functions, all orbitals) and cube files (values on a grid).
 
 Both need functions. Those of a projected basis depend on their surroundings and are not stored; the free-atom functions
-that they come from stand for them, and the files say so. Shapes and nodes are right, values and norms approximate: the
-predicted S is not the overlap of these functions.
+that they come from stand for them, and the files say so: shapes and nodes are right, values approximate. Orbitals are
+carried over from one set of Löwdin-orthogonalised functions to the other, C' = S0^(-1/2) S^(1/2) C with S0 the overlap
+of the free-atom functions, so that they stay orthonormal, as readers expect.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import scipy.linalg
+import torch
 from ase.data import chemical_symbols
 
 from schnorb_t.basis import L_LETTERS, Basis, GaussianShell
+from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.errors import UserError
 from schnorb_t.interfaces.dftbplus_files import write_text
+from schnorb_t.nn.geometry import Geometry
+from schnorb_t.nn.overlap import FreeAtomOverlap
 from schnorb_t.prediction import Prediction
 from schnorb_t.units import BOHR
 
 #: Bohr, grid of cube files and empty space around the atoms.
 RESOLUTION = 0.25
 MARGIN = 4.0
+#: Å, range of the free-atom functions' overlap.
+CUTOFF = 16.0
 APPROXIMATE = "free-atom functions in place of the projected ones: approximate"
 
 
@@ -42,6 +51,29 @@ def _functions(basis: Basis) -> dict[int, tuple[GaussianShell, ...]]:
     if basis.l_max > 4:
         raise UserError(f"basis {basis.name!r} has shells beyond g, which Molden files cannot hold")
     return basis.functions
+
+
+@lru_cache(maxsize=4)
+def _overlap_of_functions(basis: Basis) -> tuple[Geometry, FreeAtomOverlap]:
+    return Geometry(basis, CUTOFF), FreeAtomOverlap(basis, CUTOFF)
+
+
+@torch.no_grad()
+def drawn_orbitals(prediction: Prediction) -> np.ndarray:
+    """[m, m] coefficients of the functions that are drawn; orthonormal in their overlap.
+
+    Raises:
+        UserError: the basis has no functions.
+    """
+    basis, z = prediction.basis, prediction.atomic_numbers
+    _functions(basis)
+    if not basis.projected:
+        return prediction.orbital_coefficients
+    geometry, overlap = _overlap_of_functions(basis)
+    batch = structures_to_batch([z], [prediction.positions], basis, CUTOFF)
+    values, vectors = scipy.linalg.eigh(overlap(geometry(batch))[0].numpy())
+    root = scipy.linalg.sqrtm(prediction.overlap).real
+    return (vectors * values**-0.5) @ vectors.T @ root @ prediction.orbital_coefficients
 
 
 def _molden_order(prediction: Prediction) -> np.ndarray:
@@ -78,7 +110,7 @@ def molden_text(prediction: Prediction) -> str:
                 lines.append(f" {a:24.15E} {c:24.15E}")
         lines.append("")
     lines += ["[5D]", "[7F]", "[9G]", "[MO]"]
-    coefficients = prediction.orbital_coefficients[_molden_order(prediction)]
+    coefficients = drawn_orbitals(prediction)[_molden_order(prediction)]
     for k, (energy, occupation) in enumerate(zip(prediction.orbital_energies, prediction.occupations, strict=True)):
         lines += [f" Sym= {k + 1}a", f" Ene= {energy:.12f}", " Spin= Alpha", f" Occup= {occupation:.6f}"]
         lines += [f"{i:5d} {c:22.14E}" for i, c in enumerate(coefficients[:, k].tolist(), 1)]
@@ -138,25 +170,28 @@ def write_cube(path: str | Path, prediction: Prediction, name: str = "homo", res
     from schnorb_t.conventions import reorder_from_pyscf
     from schnorb_t.reference.pyscf import mole_from_basis
 
-    coefficients = None if name == "density" else prediction.orbital_coefficients[:, orbital_index(prediction, name)]
+    orbital = None if name == "density" else orbital_index(prediction, name)
+    orbitals = drawn_orbitals(prediction)
     mol = mole_from_basis(prediction.basis, prediction.atomic_numbers, prediction.positions)
     order = reorder_from_pyscf(mol).inverse()
     r = mol.atom_coords()
     origin = r.min(0) - MARGIN
     counts = np.ceil((r.max(0) - r.min(0) + 2 * MARGIN) / resolution).astype(int) + 1
     axes = [o + resolution * np.arange(n) for o, n in zip(origin, counts, strict=True)]
-    density = order.matrix(prediction.density)
+    orbitals = order.rows(orbitals)
+    occupied = orbitals[:, prediction.occupations > 0]
+    occupations = prediction.occupations[prediction.occupations > 0]
     planes = []
     for x in axes[0]:  # plane by plane: memory of one
         points = np.stack(np.meshgrid([x], *axes[1:], indexing="ij"), -1).reshape(-1, 3)
         values = mol.eval_gto("GTOval_sph", points)
-        if coefficients is None:
-            planes.append(np.einsum("gm,gm->g", values @ density, values))
+        if orbital is None:
+            planes.append((values @ occupied) ** 2 @ occupations)
         else:
-            planes.append(values @ order.rows(coefficients))
-    what = "electron density, 1/Bohr^3" if coefficients is None else f"orbital {name}, 1/Bohr^(3/2)"
-    if coefficients is not None:
-        what += f", {prediction.orbital_energies[orbital_index(prediction, name)]:.6f} Eh"
+            planes.append(values @ orbitals[:, orbital])
+    what = "electron density, 1/Bohr^3" if orbital is None else f"orbital {name}, 1/Bohr^(3/2)"
+    if orbital is not None:
+        what += f", {prediction.orbital_energies[orbital]:.6f} Eh"
     basis = prediction.basis
     lines = [
         f"{prediction.name or prediction.formula}: {what}",
