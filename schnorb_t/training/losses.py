@@ -220,7 +220,7 @@ class Output:
         elif self.options:
             raise ValueError(f"{self.name}: no option {', '.join(self.options)}; known: only {PROJECTED_DOS} has any")
 
-    def weight_at(self, epoch: int) -> float:
+    def weight_at(self, epoch: float) -> float:
         if epoch < self.start:
             return 0.0
         return self.weight * min(1.0, (epoch - self.start + 1) / (self.ramp + 1))

@@ -105,10 +105,10 @@ class MatrixModule(L.LightningModule):
         reference = Quantities(batch, batch[keys.HAMILTONIAN], batch[keys.OVERLAP], **more)
         return Quantities(batch, out[keys.HAMILTONIAN], out[keys.OVERLAP], reference, **more), reference
 
-    def _loss(self, prediction: Quantities, reference: Quantities) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, prediction: Quantities, reference: Quantities, epoch: float) -> tuple[Tensor, dict[str, Tensor]]:
         parts, total = {}, 0.0
         for output in self.outputs:
-            weight = output.weight_at(self.current_epoch)
+            weight = output.weight_at(epoch)
             if weight:
                 parts[output.name] = output(prediction, reference)
                 total = total + weight * parts[output.name]
@@ -123,7 +123,7 @@ class MatrixModule(L.LightningModule):
                 logger.log_metrics({f"val/{name}": error for name, error in errors.items()}, step=0)
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        loss, parts = self._loss(*self._quantities(batch))
+        loss, parts = self._loss(*self._quantities(batch), self.current_epoch)
         n = len(batch[keys.N_ATOMS])
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=n)
         self.log_dict({f"train/{name}": x.detach() for name, x in parts.items()}, batch_size=n)
@@ -131,7 +131,8 @@ class MatrixModule(L.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
         prediction, reference = self._quantities(batch)
-        loss, _ = self._loss(prediction, reference)
+        # full weights from the first epoch on: the best checkpoint is chosen among epochs of different schedules
+        loss, _ = self._loss(prediction, reference, math.inf)
         n_molecules = len(batch[keys.N_ATOMS])
         error = (prediction.orbitals()[0] - reference.orbitals()[0]).abs()
         last = batch[keys.N_OCCUPIED][:, None]

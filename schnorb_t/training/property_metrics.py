@@ -119,7 +119,7 @@ def write_comparison(
     table = Table("property", "unit", "two-centre start", "model", "lower by", title_justify="left", title_style="bold")
     table.title = f"mean absolute errors of properties, {result['n_molecules']:,} {result['split']} molecules"
     for name, row in result["properties"].items():
-        label = "projected density of states, distance" if name == PROJECTED_DOS else name.replace("_", " ")
+        label = "projected DOS, distance" if name == PROJECTED_DOS else name.replace("_", " ")
         factor = "" if row["factor"] is None else f"{row['factor']:.1f} x"
         table.add_row(label, row["unit"], f"{row['two_centre_start']:.5f}", f"{row['model']:.5f}", factor)
     Console().print(table)

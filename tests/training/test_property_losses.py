@@ -186,9 +186,13 @@ def test_combined_with_matrix_losses_and_scheduled(batch, started):
     module = module_of(*outputs)
     module.model.load_state_dict(started.model.state_dict())
     prediction, reference = module._quantities(batch)
-    total, parts = module._loss(prediction, reference)
+    total, parts = module._loss(prediction, reference, 0)
     assert set(parts) == {keys.HAMILTONIAN, keys.CHARGES}
     assert torch.isclose(total, 10 * parts[keys.HAMILTONIAN] + 2 * parts[keys.CHARGES])
+    later, parts = module._loss(prediction, reference, 1)
+    assert torch.isclose(later, total + 3 * parts[PROJECTED_DOS])
+    module.validation_step(batch, 0)  # epoch 0, but with the weights of the end: epochs are comparable
+    assert torch.isclose(module.validation["loss"].compute().double(), later, rtol=1e-5)
     total.backward()
     gradients = [p.grad for p in module.model.parameters() if p.grad is not None]
     assert gradients and all(g.isfinite().all() for g in gradients)
@@ -204,7 +208,7 @@ def test_learns_from_properties_alone(data, started):
     losses = []
     for _ in range(120):
         optimizer.zero_grad()
-        total, parts = module._loss(*module._quantities(example))
+        total, parts = module._loss(*module._quantities(example), 0)
         total.backward()
         torch.nn.utils.clip_grad_norm_(module.model.parameters(), 5.0)
         optimizer.step()
@@ -322,4 +326,4 @@ def test_command_tells_errors_of_start_and_end(tmp_path, store):
         rows = [row for row in csv.DictReader(file) if row["val/charges"]]
     assert len(rows) == 3 and rows[0]["step"] == "0"  # before the first step, after epochs 2 and 4
     assert all(float(row[f"val/{name}"]) > 0 for row in rows for name in names)
-    assert "two-centre start" in done.stdout and "projected density of states" in done.stdout
+    assert "two-centre start" in done.stdout and "projected DOS" in done.stdout
