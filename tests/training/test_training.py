@@ -166,6 +166,21 @@ def test_checkpoint_holds_the_averaged_weights_and_the_configuration(whole_run):
     assert not torch.equal(content["state_dict"]["model." + name], content["current_model_state"]["model." + name])
 
 
+def test_exported_model_predicts_the_same_and_is_small(whole_run, tmp_path, batch):
+    from schnorb_t.errors import UserError
+    from schnorb_t.export import export
+
+    source = whole_run[0] / "sample" / "version_0" / "checkpoints" / "best.ckpt"
+    target = tmp_path / "small.ckpt"
+    export(source, target)
+    assert target.stat().st_size < 0.5 * source.stat().st_size
+    with torch.no_grad():
+        a, b = (load_model(path)[0](batch)["hamiltonian"] for path in (source, target))
+    assert torch.equal(a, b)
+    with pytest.raises(UserError, match="exists"):
+        export(source, target)
+
+
 def test_checkpoint_that_would_run_code_is_refused(tmp_path):
     from schnorb_t.errors import UserError
 
