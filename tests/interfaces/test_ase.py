@@ -113,16 +113,23 @@ def test_a_model_by_its_path(checkpoint, model):
         SchNOrbT("none/there.ckpt")
 
 
-def test_dipole_turns_with_the_molecule_and_is_that_of_the_charges():
-    """Two s functions without overlap: q R, by hand."""
-    from schnorb_t.basis import GaussianShell
-
-    basis = Basis("s", {1: (0,)}, {1: (GaussianShell(0, (1.0,), (1.0,)),)})
+def test_dipole_of_charges_by_hand_and_turned():
+    """Two s functions without overlap: q R."""
+    basis = Basis("s", {1: (0,)})
     positions = np.array([[0.0, 0.0, 0.0], [0.0, 2.0, 1.0]])
     h = np.array([[-0.5, -0.1], [-0.1, -0.2]])
     found = prediction_of(basis, [1, 1], positions, h, np.eye(2))
     assert dipole_moment(found) == pytest.approx(found.mulliken_charges @ positions)
     assert abs(dipole_moment(found)[1]) > 0.1
+
+
+def test_dipole_turns_with_the_molecule(model):
+    atoms = tilted("CH3OH")
+    before = dipole_moment(model.predict(atoms))
+    turned = atoms.copy()
+    turned.rotate(90, "z", center=(1, 2, 3))
+    assert dipole_moment(model.predict(turned)) == pytest.approx([-before[1], before[0], before[2]], abs=1e-4)
+    assert np.linalg.norm(before) > 0.05
 
 
 def test_dipole_against_pyscf():
