@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from schnorb_t.conventions import reorder_from_pyscf
+from schnorb_t.units import BOHR
 
 METHANE = [("C", (0, 0, 0))] + [
     ("H", tuple(0.6276 * np.array(v))) for v in [(1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)]
@@ -44,7 +45,9 @@ def random_batch(sizes, seed=0, dtype=torch.float64):
 @cache
 def _hartree_fock(atoms):
     gto, scf = pytest.importorskip("pyscf.gto"), pytest.importorskip("pyscf.scf")
-    mol = gto.M(atom=list(atoms), basis="sto-3g", unit="Angstrom", verbose=0)
+    # in Bohr of our own, because PySCF's differs in the ninth digit
+    atoms = [(symbol, tuple(np.asarray(xyz) / BOHR)) for symbol, xyz in atoms]
+    mol = gto.M(atom=atoms, basis="sto-3g", unit="Bohr", verbose=0)
     mf = scf.RHF(mol)
     mf.conv_tol, mf.conv_tol_grad = 1e-13, 1e-10
     mf.kernel()

@@ -152,8 +152,7 @@ def test_dipole_against_pyscf(batch):
     dipole = dipole_from_integrals(density_matrix(state), r, batch.z, batch.positions, batch.molecule)
     for b, atoms in enumerate(MOLECULES):
         _, mf = hartree_fock(atoms)
-        # PySCF's Bohr differs in the ninth digit; so the tolerance
-        assert np.abs(dipole[b].numpy() - mf.dip_moment(unit="AU", verbose=0)).max() < 1e-7
+        assert np.abs(dipole[b].numpy() - mf.dip_moment(unit="AU", verbose=0)).max() < 1e-8
 
 
 def test_dipole_from_charges_against_pyscf_onsite_integrals(batch):
@@ -175,7 +174,7 @@ def test_dipole_from_charges_against_pyscf_onsite_integrals(batch):
             assert np.abs(local[at].numpy() - own).max() < 1e-8
             total += charges[a] * mol.atom_coord(a) + own
             at += 1
-        assert np.abs(dipole[b].numpy() - total).max() < 1e-7
+        assert np.abs(dipole[b].numpy() - total).max() < 1e-8
     assert local.abs().max() > 0.1  # oxygen's lone pairs
 
 
