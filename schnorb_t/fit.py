@@ -123,7 +123,7 @@ def main() -> None:
             },
             parser_kwargs={"parser_mode": "yaml"},
         )
-    except ValueError as error:  # a value that a section of the configuration refuses
+    except (TypeError, ValueError) as error:  # a value or a name that a section of the configuration refuses
         raise UserError(f"configuration: {error}") from None
     _run(cli)
 

@@ -150,6 +150,11 @@ def test_unknown_loss_is_told_without_traceback(tmp_path):
     assert done.returncode == 2 and "colour" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_unknown_network_argument_is_told_without_traceback(tmp_path):
+    done = fit(tmp_path, "--model.network.irrep=8x0e", check=False)
+    assert done.returncode == 2 and "irrep" in done.stderr and "Traceback" not in done.stderr
+
+
 # ---- checkpoints ----------------------------------------------------------------------------------
 
 
