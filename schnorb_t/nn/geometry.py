@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -24,6 +24,13 @@ class PairGeometry:
     distance: Tensor
     wigner: list[Tensor]
     slot_rotation: Tensor
+    _cast: dict[torch.dtype, list[Tensor]] = field(default_factory=dict)
+
+    def rotations(self, dtype: torch.dtype) -> list[Tensor]:
+        """The D^l in the network's precision, cast once."""
+        if dtype not in self._cast:
+            self._cast[dtype] = [d.to(dtype) for d in self.wigner]
+        return self._cast[dtype]
 
 
 class Geometry(nn.Module):

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import torch
 from e3nn import o3
-from torch import Tensor, nn
+from torch import nn
 
+from schnorb_t import keys
 from schnorb_t.harmonics import clebsch_gordan
 from schnorb_t.nn.embedding import RadialMLP, polynomial_cutoff
 from schnorb_t.nn.geometry import PairGeometry
@@ -107,6 +108,9 @@ class Interaction(nn.Module):
         product_channels: channels of the atoms' self-product.
     """
 
+    #: about how many neighbours are summed, so that sums are of order one
+    NEIGHBOURS = 10.0
+
     def __init__(
         self,
         irreps_in: str,
@@ -116,17 +120,14 @@ class Interaction(nn.Module):
         n_radial: int,
         hidden: int,
         product_channels: int,
-        neighbours: float = 10.0,
     ):
         super().__init__()
         self.irreps_in, self.irreps_out = str(o3.Irreps(irreps_in)), str(o3.Irreps(irreps_out))
-        self.cutoff, self.norm = cutoff, neighbours**-0.5
+        self.cutoff, self.norm = cutoff, self.NEIGHBOURS**-0.5
         l_out = max(l for _, l, _, _ in irrep_list(irreps_out))
         self.to_frame = ToBondFrame(irreps_in)
         message = o2_widths(irreps_in)
-        # scalars alone reach every l: m = 0 of the bond's own harmonics
-        true_out = "+".join(f"{c}x{n}" for n, l, true, c in irrep_list(irreps_out))
-        widths_out = o2_widths(true_out, l_out)
+        widths_out = o2_widths(irreps_out, l_out)
         self.filters = RadialMLP(n_elements, cutoff, n_radial, hidden, sum(message) + widths_out[0])
         self.split = sum(message)
         self.linear = O2Linear(message, widths_out, bias=False)
@@ -143,13 +144,13 @@ class Interaction(nn.Module):
             nn.Linear(self.scalars, self.scalars + sum(self.gate_widths)),
         )
 
-    def forward(self, x: Features, g: PairGeometry, close: Tensor | None = None) -> Features:
-        i, j = g.batch["pair_index"]
+    def forward(self, x: Features, g: PairGeometry) -> Features:
+        i, j = g.batch[keys.PAIR_INDEX]
         dtype = x["0e"].dtype
         distance = g.distance.to(dtype)
         weights = self.filters(g.element_i, g.element_j, distance)
         weights = weights * (polynomial_cutoff(distance, self.cutoff) * self.norm)[:, None]
-        wigner = [d.to(dtype) for d in g.wigner]
+        wigner = g.rotations(dtype)
         message = self.to_frame({n: t[j] for n, t in x.items()}, wigner)
         message = self.linear(o2_scale(message, weights[:, : self.split]))
         # each l of a scalar message has its own radial filter

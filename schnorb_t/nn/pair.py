@@ -70,7 +70,7 @@ class PairFeatures(nn.Module):
     def forward(self, x: Features, g: PairGeometry) -> O2Features:
         i, j = g.batch[keys.PAIR_INDEX]
         dtype = x["0e"].dtype
-        wigner = [d.to(dtype) for d in g.wigner]
+        wigner = g.rotations(dtype)
         weights = self.filters(g.element_i, g.element_j, g.distance.to(dtype))
         first, *rest, bond = weights.split((*self.filter_widths, self.widths[0]), 1)
         ends = [self.to_frame({n: t[k] for n, t in x.items()}, wigner) for k in (i, j)]
