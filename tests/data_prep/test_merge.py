@@ -1,0 +1,65 @@
+"""data_prep/merge.py: the basis is the union; another file's test molecules stay out of training."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from schnorb_t.basis import Basis
+from schnorb_t.data.store import Header, Store, StoreWriter
+from schnorb_t.reference.structures import graph_key
+from tests.data.store_examples import BASIS, HEADER, example
+from tests.data_prep.commands import run
+
+
+def write(path, records, header=HEADER):
+    with StoreWriter(path, header) as writer:
+        for record in records:
+            writer.add(record)
+    return path
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two files; a test molecule of the first stands, turned around, in the second's training split."""
+    smaller = Basis(BASIS.name, {1: (0,), 6: (0, 0, 1), 9: (0, 0, 1)}, projected=True)
+    level = {**HEADER.level, "structures": "drawn at random"}
+    tested = next(r for r in (example(i, split="test") for i in range(100, 200)) if 8 not in r.atomic_numbers)
+    key = graph_key(tested.atomic_numbers, tested.positions)
+    carbon = [r for r in (example(i, split="train") for i in range(20, 60)) if 8 not in r.atomic_numbers]
+    second = [r for r in carbon if graph_key(r.atomic_numbers, r.positions) != key][:5]
+    copy = dataclasses.replace(
+        tested, name="copy", group="copy", split="train", positions=tested.positions @ np.diag([-1.0, -1.0, 1.0])
+    )
+    others = [example(i, split="train") for i in range(4)]
+    return (
+        write(tmp_path / "a.h5", [*others, tested]),
+        write(tmp_path / "b.h5", [*second, copy], Header(smaller, "wqao", level, HEADER.programs)),
+        tested,
+    )
+
+
+def test_merge(files, tmp_path):
+    a, b, _ = files
+    done = run("merge.py", a, b, "-o", tmp_path / "m.h5")
+    assert done.returncode == 0, done.stderr
+    merged = Store(tmp_path / "m.h5")
+    assert merged.basis.elements == (1, 6, 8, 9) and "structures" not in merged.level
+    assert "copy" in done.stdout and "copy" not in merged.names.tolist()
+    assert merged.names.tolist() == [*Store(a).names, *(n for n in Store(b).names if n != "copy")]
+    for i, name in enumerate(merged.names):
+        source = next(s for s in (Store(a), Store(b)) if name in s.names.tolist())
+        record = source[source.names.tolist().index(name)]
+        assert np.array_equal(merged[i].hamiltonian, record.hamiltonian) and merged[i].split == record.split
+
+
+def test_what_does_not_fit_is_refused(files, tmp_path):
+    a, b, _ = files
+    other = Header(BASIS, "wqao", {**HEADER.level, "grid_level": 3}, HEADER.programs)
+    c = write(tmp_path / "c.h5", [example(100)], other)
+    for paths, word in (((a, c), "grid_level"), ((a, a), "stands in two"), ((a, tmp_path / "no.h5"), "no.h5")):
+        done = run("merge.py", *paths, "-o", tmp_path / "m.h5")
+        assert done.returncode == 2 and word in done.stderr and "Traceback" not in done.stderr
+        assert not (tmp_path / "m.h5").exists()
+    done = run("merge.py", a, b, "-o", b)
+    assert done.returncode == 2 and "exists" in done.stderr
