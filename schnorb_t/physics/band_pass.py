@@ -60,7 +60,7 @@ class BandPassLoss:
         n_below, n_above: how many occupied and virtual levels count.
         by: how orbitals are grouped, one of ``GROUPINGS``.
         width: Eh, standard deviation of a level.
-        n_grid: points of the energy grid, which spans both spectra's windows and 6 widths on either side.
+        n_grid: points of the energy grid, which spans both spectra's windows and at least 6 widths on either side.
         transfer_cost: Eh, price of mass in a wrong group (``density_of_states.projected_dos_loss``).
     """
 
@@ -82,11 +82,15 @@ class BandPassLoss:
         return frontier_window(state.energies, n_occupied, state.orbital_mask, self.n_below, self.n_above)
 
     def grid(self, *spectra: tuple[Tensor, Tensor]) -> Tensor:
-        """[B, E], Eh, around all levels (energies [B, L], weights [B, L]) that count."""
+        """[B, E], Eh, around all levels (energies [B, L], weights [B, L]) that count.
+
+        Its ends are multiples of 0.25 Eh: a grid that followed the levels would have to be differentiated too.
+        """
         reach = 6 * self.width
         low = [torch.where(w != 0, e.detach(), torch.inf).amin(-1) for e, w in spectra]
         high = [torch.where(w != 0, e.detach(), -torch.inf).amax(-1) for e, w in spectra]
         bottom, top = torch.stack(low).amin(0) - reach, torch.stack(high).amax(0) + reach
+        bottom, top = (4 * bottom).floor() / 4, (4 * top).ceil() / 4
         t = torch.linspace(0, 1, self.n_grid, dtype=bottom.dtype, device=bottom.device)
         return bottom.unsqueeze(-1) + t * (top - bottom).unsqueeze(-1)
 
