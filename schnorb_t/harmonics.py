@@ -47,11 +47,14 @@ def clebsch_gordan(l1: int, l2: int, l3: int) -> Tensor:
 
 
 @cache
-def _recursion(l: int) -> Tensor:
-    """K [((2l-1)*3)^2, (2l+1)^2] of D^l = Q^T (D^(l-1) x D^1) Q = K (D^(l-1) x D^1), Q coupling l-1 and 1 to l."""
+def _recursion(l: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """K [((2l-1)*3)^2, (2l+1)^2] of D^l = Q^T (D^(l-1) x D^1) Q = K (D^(l-1) x D^1), Q coupling l-1 and 1 to l.
+
+    Kept per device: a copy from the host in every step would make the host wait.
+    """
     q = clebsch_gordan(l - 1, 1, l) * (2 * l + 1) ** 0.5
     k = torch.einsum("iam,jbn->ijabmn", q, q)
-    return k.reshape(((2 * l - 1) * 3) ** 2, (2 * l + 1) ** 2)
+    return k.reshape(((2 * l - 1) * 3) ** 2, (2 * l + 1) ** 2).to(device, dtype)
 
 
 def wigner_d(rotations: Tensor, l_max: int) -> list[Tensor]:
@@ -70,7 +73,7 @@ def wigner_d(rotations: Tensor, l_max: int) -> list[Tensor]:
         axes = list(E3NN_AXES)
         out.append(rotations[:, axes][:, :, axes])
     for l in range(2, l_max + 1):
-        k = _recursion(l).to(rotations)
+        k = _recursion(l, rotations.dtype, rotations.device)
         # pairs of entries (i, j) of D^(l-1) and (a, b) of D^1, as one matrix product
         size = (2 * l - 1) ** 2
         products = out[l - 1].reshape(p, size, 1) * out[1].reshape(p, 1, 9)
