@@ -70,8 +70,8 @@ def wigner_d(rotations: Tensor, l_max: int) -> list[Tensor]:
     p = rotations.shape[0]
     out = [rotations.new_ones(p, 1, 1)]
     if l_max >= 1:
-        axes = list(E3NN_AXES)
-        out.append(rotations[:, axes][:, :, axes])
+        # E3NN_AXES, y z x, as a roll: an index list would be copied to the device every time
+        out.append(rotations.roll((-1, -1), (1, 2)))
     for l in range(2, l_max + 1):
         k = _recursion(l, rotations.dtype, rotations.device)
         # pairs of entries (i, j) of D^(l-1) and (a, b) of D^1, as one matrix product
