@@ -13,7 +13,7 @@ from schnorb_t.data.store import Store
 from schnorb_t.errors import UserError
 from schnorb_t.training.evaluation import baseline_metrics, evaluate_model
 from schnorb_t.units import HARTREE
-from tests.training.examples import fitted_model, record, write_checkpoint, write_store
+from tests.training.examples import fitted_model, record, toy_files
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,7 @@ def benchmark():
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("orbital_energies")
-    store = write_store(folder / "toy.h5")
-    return write_checkpoint(folder / "toy.ckpt", fitted_model(store), store), folder / "toy.h5"
+    return toy_files(folder)
 
 
 def example(name, split):

@@ -19,14 +19,13 @@ from schnorb_t.errors import UserError, run_command
 from schnorb_t.predict import main
 from schnorb_t.prediction import Prediction
 from schnorb_t.units import HARTREE
-from tests.training.examples import BASIS, fitted_model, geometries, write_checkpoint, write_store
+from tests.training.examples import BASIS, geometries, toy_files
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    store = write_store(folder / "toy.h5")
-    return write_checkpoint(folder / "toy.ckpt", fitted_model(store), store)
+    return toy_files(folder)[0]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 
 import schnorb_t
 from schnorb_t.data.store import Store
-from tests.training.examples import fitted_model, geometries, write_checkpoint, write_store
+from tests.training.examples import fitted_model, geometries, toy_files
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,7 @@ def throughput():
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("throughput")
-    store = write_store(folder / "toy.h5")
-    return write_checkpoint(folder / "toy.ckpt", fitted_model(store), store), folder / "toy.h5"
+    return toy_files(folder)
 
 
 def test_rates_of_every_batch_size(throughput, files, tmp_path, monkeypatch, capsys):

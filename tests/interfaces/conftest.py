@@ -3,14 +3,13 @@
 import pytest
 
 import schnorb_t
-from tests.training.examples import fitted_model, write_checkpoint, write_store
+from tests.training.examples import toy_files
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("interfaces")
-    store = write_store(folder / "toy.h5")
-    return write_checkpoint(folder / "toy.ckpt", fitted_model(store), store)
+    return toy_files(folder)[0]
 
 
 @pytest.fixture(scope="session")

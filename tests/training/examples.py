@@ -89,3 +89,9 @@ def write_checkpoint(path: Path, model: MatrixModel, store: Store) -> Path:
     weights = {f"model.{k}": v for k, v in model.state_dict().items()}
     torch.save({"state_dict": weights, "schnorb_t": card.to_entry()}, path)
     return path
+
+
+def toy_files(folder: Path) -> tuple[Path, Path]:
+    """Checkpoint and store, written to a folder."""
+    store = write_store(folder / "toy.h5")
+    return write_checkpoint(folder / "toy.ckpt", fitted_model(store), store), folder / "toy.h5"
