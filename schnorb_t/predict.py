@@ -28,6 +28,17 @@ def positive(text: str) -> int:
     return value
 
 
+def positive_number(text: str) -> float:
+    """An argument that measures."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
+
+
 def print_levels(shown: dict[int, Prediction], total: int, console: Console) -> None:
     """Frontier levels of the first structures, eV and Eh."""
     table = Table(title=f"the first {len(shown)} of {total:,}" if total > len(shown) else None, title_justify="left")
@@ -63,6 +74,29 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--dftbplus", type=Path, metavar="DIR", help="also write hamsqr1.dat, oversqr.dat, geometry.gen there"
     )
+    parser.add_argument(
+        "--plot", type=Path, metavar="DIR", help="also draw each structure's levels and density of states there (PNG)"
+    )
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="LABELS.h5",
+        help="labels of the same molecules: --plot draws their levels beside the predicted ones",
+    )
+    parser.add_argument(
+        "--broadening",
+        type=positive_number,
+        default=0.3,
+        metavar="EV",
+        help="width (standard deviation) of the levels in the density of states, eV (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--plot-limit",
+        type=positive,
+        default=200,
+        metavar="N",
+        help="draw the first N structures only (default: %(default)s)",
+    )
     parser.add_argument("--force", action="store_true", help="overwrite OUT.h5 and files in the folders")
     arguments = parser.parse_args(argv)
 
@@ -72,18 +106,29 @@ def main(argv: list[str] | None = None) -> None:
     from schnorb_t.structures import check_structures, read_structures
 
     console = Console()
-    inputs = [find_model(arguments.model), arguments.structures]
+    if arguments.reference and not arguments.plot:
+        raise UserError("--reference is only drawn; add --plot DIR")
+    inputs = [find_model(arguments.model), arguments.structures, *filter(None, [arguments.reference])]
     output = check_output(arguments.output, inputs, arguments.force)
     exports = [(arguments.molden, molden_files)] if arguments.molden else []
     exports += [(arguments.dftbplus, dftbplus_files)] if arguments.dftbplus else []
     exports += [(output.with_name(f"{output.stem}_cubes"), cube_files(arguments.cube))] if arguments.cube else []
-    for folder, _ in exports:
+    for folder in [folder for folder, _ in exports] + ([arguments.plot] if arguments.plot else []):
         check_folder(folder, arguments.force)
+    if arguments.plot:
+        from schnorb_t.interfaces.plots import check_width, picture_files
+        from schnorb_t.interfaces.reference_levels import references
+
+        check_width(arguments.broadening)
     predictor = load(arguments.model, arguments.device)
     structures = read_structures(arguments.structures)
     elements = predictor.basis.elements
     sound, bad = check_structures(structures, elements, arguments.structures, arguments.skip_bad)
     chosen = [structures[i] for i in sound]
+    drawn = sound[: arguments.plot_limit] if arguments.plot else []
+    if arguments.plot:
+        find = references(arguments.reference, {i: structures[i] for i in drawn}, arguments.structures)
+        exports.append((arguments.plot, picture_files(set(drawn), find, arguments.broadening)))
     shown: dict[int, Prediction] = {}
     start = time.perf_counter()
     with (
@@ -99,7 +144,7 @@ def main(argv: list[str] | None = None) -> None:
                         export(index, prediction)
                         if index in sound[:SHOWN]:
                             shown[index] = prediction
-                    advance(len(batch))
+                        advance(1)
             except UserError as error:
                 raise UserError(f"{arguments.structures}, {error}") from None
     seconds = time.perf_counter() - start
@@ -107,7 +152,12 @@ def main(argv: list[str] | None = None) -> None:
         console.print(f"skipped {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     print_levels(shown, len(sound), console)
     for folder, _ in exports:
-        console.print(f"{folder}: files of {len(sound):,} structures", markup=False, highlight=False, soft_wrap=True)
+        what = f"files of {len(sound):,} structures"
+        if folder == arguments.plot:
+            what = f"pictures of {len(drawn):,} structures"
+            if len(drawn) < len(sound):
+                what = f"pictures of the first {len(drawn):,} of {len(sound):,} structures (more with --plot-limit)"
+        console.print(f"{folder}: {what}", markup=False, highlight=False, soft_wrap=True)
     skipped = f", {len(bad):,} skipped" if bad else ""
     console.print(
         f"{output}: {len(sound):,} structures{skipped}, {1e3 * seconds / len(sound):.1f} ms each on {predictor.device}",
