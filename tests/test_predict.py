@@ -15,7 +15,9 @@ from ase.io import write
 import schnorb_t
 from schnorb_t import predictor as predictor_module
 from schnorb_t.basis import Basis
+from schnorb_t.data.store import Store
 from schnorb_t.errors import UserError, run_command
+from schnorb_t.interfaces import plots
 from schnorb_t.predict import main
 from schnorb_t.prediction import Prediction
 from schnorb_t.units import HARTREE
@@ -285,6 +287,82 @@ def test_every_wrong_argument_has_its_message(checkpoint, molecules, tmp_path, c
         main([str(checkpoint), str(molecules), "-o", str(out), "--batch-size", "0"])
     assert stop.value.code == 2 and "must be 1 or more" in capsys.readouterr().err
     assert not out.exists() and molecules.read_text().startswith("3\n")
+
+
+def test_plots_beside_a_reference(checkpoint, model, molecules, tmp_path, capsys, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "write_picture", lambda *a: drawn.append(a))
+    labels = checkpoint.with_name("toy.h5")
+    arguments = [str(checkpoint), str(molecules), "-o", str(tmp_path / "out.h5"), "--plot", str(tmp_path / "pictures")]
+    main([*arguments, "--reference", str(labels), "--broadening", "0.5", "--plot-limit", "7"])
+    assert "pictures of the first 7 of 12 structures (more with --plot-limit)" in capsys.readouterr().out
+    store, structures = Store(labels), geometries()
+    assert sorted(path.name for path, *_ in drawn) == [
+        f"{k:06d}_{a.info['name']}.png" for k, a in enumerate(structures[:7])
+    ]
+    for _, prediction, reference, width in drawn:
+        row = store.names.tolist().index(prediction.name)
+        assert np.array_equal(reference.energies, store[row].large_basis_energies) and width == 0.5
+        assert len(reference.basis_energies) == len(prediction.orbital_energies)
+    drawn.clear()
+    main([*arguments, "--force"])
+    assert "pictures: pictures of 12 structures" in capsys.readouterr().out
+    assert len(drawn) == 12 and all(reference is None and width == 0.3 for *_, reference, width in drawn)
+
+
+def test_plots_are_pictures(checkpoint, molecules, tmp_path, capsys):
+    from matplotlib.image import imread
+
+    folder = tmp_path / "pictures"
+    arguments = [str(checkpoint), str(molecules), "-o", str(tmp_path / "out.h5"), "--plot", str(folder)]
+    main([*arguments, "--reference", str(checkpoint.with_name("toy.h5")), "--plot-limit", "2"])
+    assert sorted(p.name for p in folder.iterdir()) == ["000000_H2O.png", "000001_CH4.png"]
+    water, methane = (imread(p)[:, :, :3] for p in sorted(folder.iterdir()))
+    assert water.shape == methane.shape and (water != methane).mean() > 0.01
+    assert "holds files" in fails(capsys, *arguments[:2], "-o", tmp_path / "second.h5", *arguments[4:])
+
+
+def test_wrong_arguments_of_plots_stop_before_any_work(checkpoint, molecules, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(predictor_module.Predictor, "predict_batches", lambda *_: pytest.fail("work before the checks"))
+    labels = tmp_path / "labels.h5"
+    labels.write_bytes(checkpoint.with_name("toy.h5").read_bytes())
+    before = labels.read_bytes()
+    base = [checkpoint, molecules, "-o", tmp_path / "out.h5"]
+    plot = [*base, "--plot", tmp_path / "pictures"]
+    assert "add --plot" in fails(capsys, *base, "--reference", labels)
+    assert "no such file" in fails(capsys, *plot, "--reference", tmp_path / "none.h5")
+    assert "cannot be read as HDF5" in fails(capsys, *plot, "--reference", molecules)
+    assert "0.01 to 10 eV" in fails(capsys, *plot, "--broadening", "30")
+    assert "is a file" in fails(capsys, *base, "--plot", molecules)
+    overwrite = [checkpoint, molecules, "-o", labels, "--force", "--plot", tmp_path / "pictures", "--reference", labels]
+    assert "is an input" in fails(capsys, *overwrite)
+    for text, message in (("-1", "above 0"), ("nan", "above 0"), ("wide", "is not a number")):
+        with pytest.raises(SystemExit) as stop:
+            main([*map(str, plot), "--broadening", text])
+        assert stop.value.code == 2 and message in capsys.readouterr().err
+    # a stranger, and a molecule that was moved
+    structures = geometries()
+    write(molecules, [*structures[:2], molecule("CH3CN")])
+    message = fails(capsys, *plot, "--reference", labels)
+    assert "molecules.xyz, structure 2: " in message and "holds no molecule" in message
+    structures[1].positions[1] *= 1.1
+    write(molecules, structures)
+    assert "structure 1 (CH4): " in (message := fails(capsys, *plot, "--reference", labels))
+    assert "other positions" in message
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["labels.h5", "molecules.xyz"]
+    assert labels.read_bytes() == before
+
+
+def test_a_failed_picture_leaves_nothing_behind(checkpoint, molecules, tmp_path, capsys, monkeypatch):
+    from matplotlib.figure import Figure
+
+    def full(*_, **__):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    arguments = [checkpoint, molecules, "-o", tmp_path / "out.h5", "--plot", tmp_path / "pictures"]
+    assert "no space left" in fails(capsys, *arguments)
+    assert [p.name for p in tmp_path.iterdir()] == ["molecules.xyz"]
 
 
 def test_the_command_as_a_process(checkpoint, tmp_path):
