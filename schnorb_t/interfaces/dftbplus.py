@@ -167,9 +167,7 @@ def _check(prediction: Prediction, charge: float, name: str) -> None:
     m = int(basis.n_orbitals(z).sum())
     for what, matrix in (("Hamiltonian", prediction.hamiltonian), ("overlap", prediction.overlap)):
         if matrix.shape != (m, m):
-            raise UserError(
-                f"{name}: {what} is {matrix.shape}, but {basis.name!r} has {m} orbitals there: wrong shells"
-            )
+            raise UserError(f"{name}: wrong shells: {what} is {matrix.shape}, {basis.name!r} has {m} orbitals there")
         if not np.isfinite(matrix).all():
             raise UserError(f"{name}: {what} holds NaN or infinity")
         if np.abs(matrix - matrix.T).max() > 1e-8:
