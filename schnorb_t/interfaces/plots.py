@@ -94,14 +94,19 @@ def _apart(heights: list[float], distance: float) -> list[float]:
     return out
 
 
+def _draw_arrow(axes: Axes, x: float, homo: float, lumo: float) -> None:
+    style = {"arrowstyle": "<->", "color": "0.2", "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 7}
+    axes.annotate("", (x, homo), (x, lumo), arrowprops=style)
+
+
 def _draw_column(
     axes: Axes, centre: float, energies: np.ndarray, core: int, occupied: int, side: str, name: str
 ) -> None:
-    """One column of levels (eV, ascending, all drawn), 0.72 wide, with its frontier written to its left or right."""
+    """One column of levels (eV, ascending, core included), 0.72 wide, its frontier written to its left or right."""
     low, high = axes.get_ylim()
     place, size = _places(energies)
     piece = 0.72 / size
-    space = np.minimum(0.03, 0.15 * piece)  # between neighbours, half of it on either side
+    space = np.minimum(0.03, 0.15 * piece)  # on either side of a break
     left = centre - 0.36 + place * piece + space * (place > 0)
     right = centre - 0.36 + (place + 1) * piece - space * (place + 1 < size)
     index = np.arange(len(energies))
@@ -122,8 +127,9 @@ def _draw_column(
     if len(frontier) == 2:
         homo, lumo = (energies[k] for k in frontier.values())
         labels.insert(1, ((homo + lumo) / 2, f"gap {_minus(lumo - homo)}", "0.2"))
-        arrow = {"arrowstyle": "<->", "color": "0.2", "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 7}
-        axes.annotate("", (centre, homo), (centre, lumo), arrowprops=arrow)
+        if low <= homo and lumo <= high:
+            _draw_arrow(axes, centre, homo, lumo)
+    labels = [label for label in labels if low <= label[0] <= high]
     points = 72 * axes.figure.get_figheight() * axes.get_position().height / (high - low)
     heights = _apart([height for height, *_ in labels], 1.3 * _SMALL / points)
     x, align = (centre + 0.42, "left") if side == "right" else (centre - 0.42, "right")
@@ -158,7 +164,7 @@ def level_diagram(
     Returns:
         the axes; ``axes.figure.savefig(...)`` writes them.
     """
-    axes = axes or _new_axes(3.6, 4.4)
+    axes = axes or _new_axes(3.0 if reference is None else 4.2, 4.4)
     core, occupied = n_core_levels(prediction), prediction.n_occupied
     low, high = window or energy_window(prediction, reference)
     axes.set_ylim(low, high)
@@ -280,8 +286,9 @@ def density_of_states_plot(
         everything = torch.ones_like(energies, dtype=torch.bool)
         fermi = float(chemical_potential(energies, electrons, everything, ZERO_TEMPERATURE)[0]) * HARTREE
         axes.axhline(fermi, color="0.2", linewidth=0.7, linestyle=(0, (1, 1.5)), gid="Fermi level")
-        text = f"$E_\\mathrm{{F}}$ {_minus(fermi)}"
-        axes.text(0.98 * edge, fermi, text, fontsize=_SMALL, color="0.2", ha="right", va="bottom")
+        if low <= fermi <= high:
+            text = f"$E_\\mathrm{{F}}$ {_minus(fermi)}"
+            axes.text(0.98 * edge, fermi, text, fontsize=_SMALL, color="0.2", ha="right", va="bottom")
     axes.set_xlabel(f"density of states / levels eV$^{{-1}}$ (σ = {width:g} eV)", fontsize=_SMALL)
     axes.set_ylabel("energy / eV", fontsize=_SMALL)
     axes.tick_params(labelsize=_SMALL)

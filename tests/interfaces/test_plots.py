@@ -144,6 +144,10 @@ def test_a_window_leaves_out_what_lies_outside(ethanal):
     axes = level_diagram(ethanal, window=window)
     assert len(segments(axes, "predicted occupied")) == 4 and len(segments(axes, "predicted virtual")) == 2
     assert axes.get_ylim() == window
+    assert len(labels(axes, "predicted label")) == 3
+    deep = (energies[3] - 1, energies[8] + 0.01)
+    left, right = level_diagram(ethanal, window=deep), density_of_states_plot(ethanal, window=deep)
+    assert not left.texts and not right.texts
 
 
 def test_no_empty_orbital_no_gap():
