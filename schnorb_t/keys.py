@@ -24,6 +24,7 @@ PAIR_INDEX = "pair_index"
 PAIR_REVERSE = "pair_reverse"
 PAIR_PLACE = "pair_place"
 ATOM_MASK = "atom_mask"
+ATOM_PLACE = "atom_place"
 N_ATOMS = "n_atoms"
 N_ELECTRONS = "n_electrons"
 N_OCCUPIED = "n_occupied"
@@ -48,6 +49,7 @@ KEYS: dict[str, Key] = {
     PAIR_INDEX: Key("[2, P] int64", "", "ordered pairs (i, j), i != j; (j, i) is there whenever (i, j) is"),
     PAIR_REVERSE: Key("[P] int64", "", "place of the pair (j, i)"),
     PAIR_PLACE: Key("[P] int64", "", "place of the pair in [B, A, A] flattened, A the most atoms of a molecule"),
+    ATOM_PLACE: Key("[N] int64", "", "place of the atom in [B, A] flattened"),
     ATOM_MASK: Key("[B, A] bool", "", "True where a molecule has an atom"),
     N_ATOMS: Key("[B] int64", "", "atoms per molecule"),
     N_ELECTRONS: Key("[B] int64", "", "electrons per molecule, core included"),

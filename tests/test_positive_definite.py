@@ -82,7 +82,7 @@ def test_factor_is_the_one_that_was_applied(benchmark, files, monkeypatch):
 
     def blown_up(batch):
         blocks = original(batch)
-        return blocks | {"overlap_change": tuple(30.0 * x for x in blocks["overlap_change"])}
+        return blocks | {"overlap_change": tuple(-30.0 * x for x in blocks["overlap_change"])}
 
     monkeypatch.setattr(model, "blocks", blown_up)
     smallest, factor = benchmark.overlap_values(model, molecules)

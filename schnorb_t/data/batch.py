@@ -51,8 +51,8 @@ def structures_to_batch(
         cutoff: Å, pairs farther apart have no block.
 
     Returns:
-        ``atomic_numbers, positions (float64), molecule, pair_index, pair_reverse, pair_place, atom_mask, n_atoms,
-        orbital_mask, orbital_index`` of ``schnorb_t.keys``.
+        ``atomic_numbers, positions (float64), molecule, pair_index, pair_reverse, pair_place, atom_place, atom_mask,
+        n_atoms, orbital_mask, orbital_index`` of ``schnorb_t.keys``.
     """
     n_atoms = np.array([len(z) for z in atomic_numbers], dtype=np.int64)
     z = np.concatenate(atomic_numbers).astype(np.int64)
@@ -79,6 +79,7 @@ def structures_to_batch(
         keys.PAIR_INDEX: torch.from_numpy(pair_index),
         keys.PAIR_REVERSE: torch.from_numpy(reverse),
         keys.PAIR_PLACE: torch.from_numpy(place),
+        keys.ATOM_PLACE: torch.from_numpy(molecule * most + within),
         keys.ATOM_MASK: torch.from_numpy(np.arange(most) < n_atoms[:, None]),
         keys.N_ATOMS: torch.from_numpy(n_atoms),
         keys.ORBITAL_MASK: torch.from_numpy(np.arange(largest) < per_molecule[:, None]),

@@ -1,6 +1,7 @@
 """The model: molecules in, Hamiltonian and overlap out.
 
-atoms -> interactions -> pair features -> orbital blocks of H and of S - S0 -> padded matrices.
+atoms -> interactions -> electrostatics -> pair features -> chains of atoms -> orbital blocks of H and of S - S0
+-> padded matrices.
 Two-centre functions and on-site means carry what distance and element alone explain; the network learns the rest,
 scaled per element (pair) and shell pair to what the reference data leave.
 """
@@ -17,11 +18,14 @@ from schnorb_t import keys
 from schnorb_t.basis import Basis
 from schnorb_t.nn.assembly import matrix_from_blocks
 from schnorb_t.nn.blocks import OffsiteBlocks, OnsiteBlocks
+from schnorb_t.nn.electrostatics import Electrostatics, Response
 from schnorb_t.nn.embedding import AtomEmbedding
 from schnorb_t.nn.geometry import Geometry, PairGeometry
 from schnorb_t.nn.interaction import Interaction
+from schnorb_t.nn.matrix_product import MatrixProduct
+from schnorb_t.nn.o2 import irrep_list
 from schnorb_t.nn.overlap import FreeAtomOverlap, positive_definite
-from schnorb_t.nn.pair import PairFeatures
+from schnorb_t.nn.pair import O2Residual, PairFeatures
 from schnorb_t.nn.residual_scale import ResidualScale
 from schnorb_t.nn.slater_koster import TwoCentre
 
@@ -42,9 +46,9 @@ class MatrixModel(nn.Module):
         product_channels: channels of the self-products.
         two_centre_radial: functions per Slater-Koster integral.
         triangle_channels, triangle_cutoff: of what third atoms within so many Å contribute to a pair; 0: nothing.
+        charge_channels: sets of latent charges and dipoles whose potential every atom feels; 0: none.
+        chain_channels: products of learned matrices, for what reaches a pair over chains of atoms; 0: none.
     """
-
-    FORMAT = 1
 
     def __init__(
         self,
@@ -61,6 +65,8 @@ class MatrixModel(nn.Module):
         two_centre_radial: int = 24,
         triangle_channels: int = 16,
         triangle_cutoff: float = 6.0,
+        charge_channels: int = 8,
+        chain_channels: int = 8,
     ):
         super().__init__()
         self.basis, self.cutoff = basis, cutoff
@@ -74,6 +80,11 @@ class MatrixModel(nn.Module):
             Interaction(irreps if k else f"{scalars}x0e", irreps, n, message_cutoff, n_radial, hidden, product_channels)
             for k in range(interactions)
         )
+        self.electrostatics = self.response = self.chains = None
+        if charge_channels:
+            vectors = o3.Irreps(irreps).count("1o")
+            self.electrostatics = Electrostatics(scalars, vectors, charge_channels, n, message_cutoff, n_radial, hidden)
+            self.response = Response(irreps, charge_channels, product_channels)
         m_max = max(2 * basis.l_max, 1)
         channels = list(pair_channels)
         widths = (channels + [channels[-1]] * m_max)[: m_max + 2]
@@ -90,8 +101,14 @@ class MatrixModel(nn.Module):
             triangle_cutoff,
         )
         fields = 2 if basis.projected else 1
-        self.onsite_blocks = OnsiteBlocks(basis, irreps, fields)
-        self.offsite_blocks = OffsiteBlocks(basis, widths, fields)
+        self.onsite_blocks = OnsiteBlocks(basis.layout, n, irreps, fields)
+        self.offsite_blocks = OffsiteBlocks(basis.layout, widths, fields)
+        if chain_channels:
+            read = "+".join(f"{c}x{name}" for name, _, _, c in irrep_list(irreps) if name in self.onsite_blocks.names)
+            self.chains = MatrixProduct(
+                irreps, read, widths, n, cutoff, n_radial, hidden, chain_channels, product_channels
+            )
+            self.chain_residual = O2Residual(widths)
         self.overlap0 = FreeAtomOverlap(basis, cutoff)
         self.two_centre = TwoCentre(basis, cutoff, two_centre_radial)
         self.scale = ResidualScale(basis, floor=1e-5)
@@ -120,11 +137,22 @@ class MatrixModel(nn.Module):
         x = {"0e": self.embedding(g.element)[:, None]}
         for interaction in self.interactions:
             x = interaction(x, g)
-        net = self.onsite_blocks(x, g.element), self.offsite_blocks(self.pair(x, g))
-        out = {
-            "hamiltonian": self._blocks(self.two_centre, self.scale, 0, net, g),
-            "overlap0": self.overlap0.blocks(g),
-        }
+        potential = None
+        if self.electrostatics is not None:
+            potential, field = self.electrostatics(x, g)
+            x = self.response(x, potential, field)
+        pairs = self.pair(x, g)
+        if self.chains is not None:
+            x, pairs = self.chains(x, pairs, g)
+            pairs = self.chain_residual(pairs)
+        net = self.onsite_blocks(x, g.element), self.offsite_blocks(pairs)
+        hamiltonian, overlap0 = self._blocks(self.two_centre, self.scale, 0, net, g), self.overlap0.blocks(g)
+        if potential is not None:
+            shift = potential[:, 0].double()
+            i, j = batch[keys.PAIR_INDEX]
+            shifts = shift, 0.5 * (shift[i] + shift[j])
+            hamiltonian = tuple(h + v[:, None, None] * s for h, v, s in zip(hamiltonian, shifts, overlap0, strict=True))
+        out = {"hamiltonian": hamiltonian, "overlap0": overlap0}
         if self.basis.projected:
             out["overlap_change"] = self._blocks(self.overlap_two_centre, self.overlap_scale, 1, net, g)
         return out
@@ -194,11 +222,13 @@ class MatrixModel(nn.Module):
                 f"  interaction {k + 2}  {x.irreps_in} -> {x.irreps_out}, within {x.cutoff} Å"
                 for k, x in enumerate(list(self.interactions)[1:])
             ),
+            *([f"  electrostatics {self.electrostatics.extra_repr()}"] if self.electrostatics else []),
             f"  pair           2 x ({self.irreps}) -> O(2) about the bond: "
             + ", ".join(
                 f"{w}x{n}" for w, n in zip(self.pair.widths, ["0+", "0-", *map(str, range(1, 20))], strict=False)
             ),
             *([f"                 + third atoms {self.pair.triangles.extra_repr()}"] if self.pair.triangles else []),
+            *([f"  chains         {self.chains.extra_repr()}"] if self.chains else []),
             f"  on-site        {' + '.join(self.onsite_blocks.names)} -> {self.basis.n_slots} x {self.basis.n_slots}"
             + (f" (without {', '.join(sorted(self.onsite_blocks.missing))})" if self.onsite_blocks.missing else ""),
             f"  off-site       O(2) -> K x K, within {self.cutoff} Å",

@@ -18,8 +18,16 @@ from schnorb_t.errors import UserError
 from schnorb_t.nn.model import MatrixModel
 
 #: Raised whenever an old file would be read wrongly; ``_MIGRATIONS[n]`` turns an entry of format n into n + 1.
-FORMAT = 1
-_MIGRATIONS: dict[int, Any] = {}
+FORMAT = 2
+
+
+def _without_long_range(entry: dict[str, Any], weights: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """1 -> 2: models of format 1 have no electrostatics and no chains, which models have by default since."""
+    absent = {"charge_channels": 0, "chain_channels": 0}
+    return {**entry, "format": 2, "arguments": {**absent, **entry["arguments"]}}
+
+
+_MIGRATIONS: dict[int, Any] = {1: _without_long_range}
 KEY = "schnorb_t"
 
 

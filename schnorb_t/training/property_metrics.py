@@ -83,6 +83,7 @@ def two_centre_start(model: MatrixModel, data: Any) -> MatrixModel:
         for part in (start.onsite_blocks, start.offsite_blocks):
             for weight in part.parameters():
                 weight.zero_()
+    start.electrostatics = None
     return start
 
 

@@ -1,0 +1,120 @@
+"""Electrostatics: latent charges and dipoles of all atoms of a molecule, and the potential and field they make.
+
+Messages end after a few Å, the Coulomb potential does not: a dipole of 0.8 e Bohr shifts every level of an atom 6 Å
+away by 6 mEh. Here atoms carry charges q and dipoles d read from their features, and feel
+
+    V_i = sum_j q_j k(R_ij) + d_j . r_ij k1(R_ij)        E_i = -grad V_i        r_ij = r_i - r_j,  k1 = -k' / R,
+
+with k(R) = erf(R / (sqrt(2) s)) / R, the potential of a Gaussian charge of width s (Jackson, Classical
+Electrodynamics, section 4.1, with the point charges smeared). Charge flows between neighbours by the difference of
+what their features are worth, q_i = sum_j w_ij (s_i - s_j) with symmetric w of a few Å range, so that every molecule,
+and each of several molecules far apart, is neutral. Every channel has its own charges and width. Potential
+and field return into the features (``Response``). The first channel moreover shifts H as any slowly varying potential
+does, H_ij += (V_i + V_j) S_ij / 2, the form of self-consistent-charge tight binding (Elstner et al., Phys. Rev. B 58,
+7260 (1998), eq. 17). The
+potential is not cut off.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from schnorb_t import keys
+from schnorb_t.nn.embedding import RadialMLP, polynomial_cutoff
+from schnorb_t.nn.geometry import PairGeometry
+from schnorb_t.nn.interaction import IrrepsLinear, SelfProduct, add
+from schnorb_t.nn.o2 import Features
+from schnorb_t.nn.scatter import scatter_sum
+from schnorb_t.units import BOHR
+
+
+def smeared_coulomb(distance: Tensor, width: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """k, k1 = -k'/R and k2 = k1'/R of k(R) = erf(R / (sqrt(2) width)) / R; Bohr."""
+    u = distance / (math.sqrt(2.0) * width)
+    erf, gauss = torch.erf(u), (2 / math.sqrt(math.pi)) * u * torch.exp(-u * u)
+    k1 = (erf - gauss) / distance**3
+    return erf / distance, k1, (2 * u * u * gauss / distance**3 - 3 * k1) / distance**2
+
+
+class Electrostatics(nn.Module):
+    """Atom features -> potential and field at every atom, in atomic units.
+
+    Args:
+        scalars, vectors: 0e and 1o channels of the features.
+        channels: sets of charges and dipoles.
+        n_elements, cutoff, n_radial, hidden: of the filters w; the cutoff (Å) is how far charge flows.
+    """
+
+    #: Bohr, narrowest and widest Gaussian at the start
+    WIDTHS = 0.8, 3.0
+
+    def __init__(
+        self, scalars: int, vectors: int, channels: int, n_elements: int, cutoff: float, n_radial: int, hidden: int
+    ):
+        super().__init__()
+        self.channels, self.cutoff = channels, cutoff
+        self.worth = nn.Sequential(nn.Linear(scalars, scalars), nn.SiLU(), nn.Linear(scalars, channels, bias=False))
+        self.filters = RadialMLP(n_elements, cutoff, n_radial, hidden, channels)
+        self.dipole = nn.Linear(vectors, channels, bias=False)
+        # charges of some 0.1 e, as those of molecules
+        nn.init.normal_(self.worth[2].weight, std=0.1 * scalars**-0.5)
+        nn.init.ones_(self.filters.out.bias)
+        nn.init.normal_(self.dipole.weight, std=0.1 * vectors**-0.5)
+        narrow, wide = (math.log(w) for w in self.WIDTHS)
+        self.log_width = nn.Parameter(torch.linspace(narrow, wide, channels))
+
+    def charges(self, x: Features, g: PairGeometry) -> Tensor:
+        """[N, C], e; of every molecule they sum to 0."""
+        i, j = g.batch[keys.PAIR_INDEX]
+        s = self.worth(x["0e"][:, 0])
+        distance = g.distance.to(s.dtype)
+        w = self.filters(g.element_i, g.element_j, distance) * polynomial_cutoff(distance, self.cutoff)[:, None]
+        w = 0.5 * (w + w[g.batch[keys.PAIR_REVERSE]])
+        return scatter_sum(w * (s[i] - s[j]), i, len(s))
+
+    def forward(self, x: Features, g: PairGeometry) -> tuple[Tensor, Tensor]:
+        """Potential [N, C] (Eh per electron charge) and field [N, 3, C] (our order of m: y, z, x)."""
+        batch = g.batch
+        n, a = batch[keys.ATOM_MASK].shape
+        place, mask = batch[keys.ATOM_PLACE], batch[keys.ATOM_MASK]
+        dtype = x["0e"].dtype
+
+        def dense(t: Tensor) -> Tensor:
+            return t.new_zeros(n * a, *t.shape[1:]).index_copy(0, place, t).reshape(n, a, *t.shape[1:])
+
+        q, d = dense(self.charges(x, g)), dense(self.dipole(x["1o"]))
+        r = dense(batch[keys.POSITIONS].double()) / BOHR
+        # differences before rounding, so that translation costs nothing
+        r = r[:, :, None] - r[:, None]
+        others = mask[:, :, None] & mask[:, None] & ~torch.eye(a, dtype=torch.bool, device=r.device)
+        distance = torch.where(others, r.square().sum(-1), 1.0).sqrt().to(dtype)[..., None]
+        r = r.roll(-1, -1).to(dtype)
+        kernels = smeared_coulomb(distance, self.log_width.exp().to(dtype))
+        k, k1, k2 = (torch.where(others[..., None], t, 0.0) for t in kernels)
+        dr = torch.einsum("njxc,nijx->nijc", d, r)
+        v = (q[:, None] * k + dr * k1).sum(2)
+        e = torch.einsum("nijc,nijx->nixc", q[:, None] * k1 - dr * k2, r) - torch.einsum("njxc,nijc->nixc", d, k1)
+        return v.flatten(0, 1)[place], e.flatten(0, 1)[place]
+
+    def extra_repr(self):
+        return f"{self.channels} sets of charges, flowing within {self.cutoff} Å, and dipoles"
+
+
+class Response(nn.Module):
+    """Features, potential and field -> features: how an atom answers the potential it sits in."""
+
+    #: potentials in molecules are some 50 mEh, fields half of that: bring both to order one
+    POTENTIAL, FIELD = 20.0, 40.0
+
+    def __init__(self, irreps: str, channels: int, product_channels: int):
+        super().__init__()
+        self.potential = IrrepsLinear(f"{channels}x0e+{channels}x1o", irreps)
+        self.mix = IrrepsLinear(irreps, irreps)
+        self.product = SelfProduct(irreps, irreps, product_channels)
+
+    def forward(self, x: Features, potential: Tensor, field: Tensor) -> Features:
+        outer = self.potential({"0e": self.POTENTIAL * potential[:, None], "1o": self.FIELD * field})
+        return add(x, self.product(add(self.mix(x), outer)))
