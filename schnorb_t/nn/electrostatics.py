@@ -6,13 +6,12 @@ away by 6 mEh. Here atoms carry charges q and dipoles d read from their features
     V_i = sum_j q_j k(R_ij) + d_j . r_ij k1(R_ij)        E_i = -grad V_i        r_ij = r_i - r_j,  k1 = -k' / R,
 
 with k(R) = erf(R / (sqrt(2) s)) / R, the potential of a Gaussian charge of width s (Jackson, Classical
-Electrodynamics, section 4.1, with the point charges smeared). Charge flows between neighbours by the difference of
-what their features are worth, q_i = sum_j w_ij (s_i - s_j) with symmetric w of a few Å range, so that every molecule,
-and each of several molecules far apart, is neutral. Every channel has its own charges and width. Potential
+Electrodynamics, section 4.1, with the point charges smeared). What an atom's features say of its charge is taken from
+the atoms around it, q_i = s_i - sum_k s_k w_ki / sum_j w_kj with w a smooth cutoff of 1 at distance 0, so that every
+molecule, and each of several molecules far apart, is neutral. Every channel has its own charges and width. Potential
 and field return into the features (``Response``). The first channel moreover shifts H as any slowly varying potential
 does, H_ij += (V_i + V_j) S_ij / 2, the form of self-consistent-charge tight binding (Elstner et al., Phys. Rev. B 58,
-7260 (1998), eq. 17). The
-potential is not cut off.
+7260 (1998), eq. 17). The potential is not cut off.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from schnorb_t import keys
-from schnorb_t.nn.embedding import RadialMLP, polynomial_cutoff
+from schnorb_t.nn.embedding import polynomial_cutoff
 from schnorb_t.nn.geometry import PairGeometry
 from schnorb_t.nn.interaction import IrrepsLinear, SelfProduct, add
 from schnorb_t.nn.o2 import Features
@@ -45,23 +44,20 @@ class Electrostatics(nn.Module):
     Args:
         scalars, vectors: 0e and 1o channels of the features.
         channels: sets of charges and dipoles.
-        n_elements, cutoff, n_radial, hidden: of the filters w; the cutoff (Å) is how far charge flows.
+        cutoff: Å, of w.
     """
 
     #: Bohr, narrowest and widest Gaussian at the start
     WIDTHS = 0.8, 3.0
 
-    def __init__(
-        self, scalars: int, vectors: int, channels: int, n_elements: int, cutoff: float, n_radial: int, hidden: int
-    ):
+    def __init__(self, scalars: int, vectors: int, channels: int, cutoff: float):
         super().__init__()
         self.channels, self.cutoff = channels, cutoff
-        self.worth = nn.Sequential(nn.Linear(scalars, scalars), nn.SiLU(), nn.Linear(scalars, channels, bias=False))
-        self.filters = RadialMLP(n_elements, cutoff, n_radial, hidden, channels)
+        self.charge = nn.Sequential(nn.Linear(scalars, scalars), nn.SiLU(), nn.Linear(scalars, channels))
         self.dipole = nn.Linear(vectors, channels, bias=False)
         # charges of some 0.1 e, as those of molecules
-        nn.init.normal_(self.worth[2].weight, std=0.1 * scalars**-0.5)
-        nn.init.ones_(self.filters.out.bias)
+        nn.init.normal_(self.charge[2].weight, std=0.1 * scalars**-0.5)
+        nn.init.zeros_(self.charge[2].bias)
         nn.init.normal_(self.dipole.weight, std=0.1 * vectors**-0.5)
         narrow, wide = (math.log(w) for w in self.WIDTHS)
         self.log_width = nn.Parameter(torch.linspace(narrow, wide, channels))
@@ -69,11 +65,10 @@ class Electrostatics(nn.Module):
     def charges(self, x: Features, g: PairGeometry) -> Tensor:
         """[N, C], e; of every molecule they sum to 0."""
         i, j = g.batch[keys.PAIR_INDEX]
-        s = self.worth(x["0e"][:, 0])
-        distance = g.distance.to(s.dtype)
-        w = self.filters(g.element_i, g.element_j, distance) * polynomial_cutoff(distance, self.cutoff)[:, None]
-        w = 0.5 * (w + w[g.batch[keys.PAIR_REVERSE]])
-        return scatter_sum(w * (s[i] - s[j]), i, len(s))
+        s = self.charge(x["0e"][:, 0])
+        w = polynomial_cutoff(g.distance, self.cutoff).to(s.dtype)[:, None]
+        share = s / (1 + scatter_sum(w, i, len(s)))
+        return s - share - scatter_sum(w * share[j], i, len(s))
 
     def forward(self, x: Features, g: PairGeometry) -> tuple[Tensor, Tensor]:
         """Potential [N, C] (Eh per electron charge) and field [N, 3, C] (our order of m: y, z, x)."""
@@ -100,7 +95,7 @@ class Electrostatics(nn.Module):
         return v.flatten(0, 1)[place], e.flatten(0, 1)[place]
 
     def extra_repr(self):
-        return f"{self.channels} sets of charges, flowing within {self.cutoff} Å, and dipoles"
+        return f"{self.channels} sets of charges and dipoles"
 
 
 class Response(nn.Module):

@@ -83,7 +83,7 @@ class MatrixModel(nn.Module):
         self.electrostatics = self.response = self.chains = None
         if charge_channels:
             vectors = o3.Irreps(irreps).count("1o")
-            self.electrostatics = Electrostatics(scalars, vectors, charge_channels, n, message_cutoff, n_radial, hidden)
+            self.electrostatics = Electrostatics(scalars, vectors, charge_channels, cutoff)
             self.response = Response(irreps, charge_channels, product_channels)
         m_max = max(2 * basis.l_max, 1)
         channels = list(pair_channels)

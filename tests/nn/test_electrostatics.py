@@ -28,9 +28,9 @@ def test_kernels_are_derivatives_of_the_first_one():
 @pytest.fixture(scope="module")
 def layer():
     torch.manual_seed(0)
-    layer = Electrostatics(4, 3, 2, len(minimal_basis().elements), 5.0, 6, 8).double()
+    layer = Electrostatics(scalars=4, vectors=3, channels=2, cutoff=6.0).double()
     with torch.no_grad():
-        layer.worth[2].weight.normal_()
+        layer.charge[2].weight.normal_()
         layer.dipole.weight.normal_()
     return layer
 
