@@ -1,10 +1,10 @@
 """Molecules per second of a model for several batch sizes, beside PySCF's SCF at the labels' level of theory.
 
     python benchmarks/throughput.py                  # the embedded sample, on the CPU and on a GPU where there is one
-    python benchmarks/throughput.py --model run.ckpt --data qm9.h5 --molecules 512
+    python benchmarks/throughput.py --model qm9 --data data/qm9.h5 --heavy-atoms 9 --xtb 40 --threads 2
 
 Times building the batch (neighbour search, transfer), network, assembly and eigenproblem apart, and in the same run the
-SCF of some of the same molecules, chosen evenly by size, with as many threads. Where there is a GPU, also compares the
+SCF of some of the same molecules, chosen evenly by size, with as many threads (and GFN2-xTB with ``--xtb``). Where there is a GPU, also compares the
 predictions of both devices. Prints a table, writes JSON and a PNG. Rates do not depend on the weights: without a model
 an untrained network of the default size is timed.
 """
@@ -36,6 +36,7 @@ from schnorb_t.predictor import choose_device, find_model
 from schnorb_t.training.checkpoint import load_model
 from schnorb_t.training.evaluation import STAGES, StageClock, predict_batch
 from schnorb_t.training.report import write_json
+from schnorb_t.units import BOHR
 
 BATCH_SIZES = (1, 8, 64, 256)
 ALL_STAGES = ("batch", *STAGES)
@@ -77,6 +78,22 @@ def time_pyscf(records: list[MoleculeRecord], store: Store) -> list[float]:
     for record in track(records, "PySCF", console=Console(stderr=True), transient=True):
         start = time.perf_counter()
         label(record.atomic_numbers, record.positions, level)
+        out.append(time.perf_counter() - start)
+    return out
+
+
+def time_xtb(records: list[MoleculeRecord]) -> list[float]:
+    """Seconds of each molecule's GFN2-xTB calculation, orbital energies included."""
+    try:
+        from tblite.interface import Calculator
+    except ImportError:
+        raise UserError('--xtb needs tblite: pip install "schnorb_t[xtb]"') from None
+    out = []
+    for record in track(records, "GFN2-xTB", console=Console(stderr=True), transient=True):
+        start = time.perf_counter()
+        calculator = Calculator("GFN2-xTB", record.atomic_numbers, record.positions / BOHR)
+        calculator.set("verbosity", 0)
+        calculator.singlepoint().get("orbital-energies")
         out.append(time.perf_counter() - start)
     return out
 
@@ -124,6 +141,17 @@ def draw(result: dict, path: Path) -> None:
         left.axhline(rate, color="0.4", linestyle="--")
         left.annotate(
             f"PySCF's SCF: {rate:.2g}", (sizes[0], rate), textcoords="offset points", xytext=(0, 5), fontsize=8
+        )
+    if result["xtb"]:
+        rate = result["xtb"]["molecules_per_second"]
+        left.axhline(rate, color="0.4", linestyle=":")
+        left.annotate(
+            f"GFN2-xTB: {rate:,.0f}",
+            (sizes[-1], rate),
+            textcoords="offset points",
+            xytext=(0, -10),
+            fontsize=8,
+            ha="right",
         )
     left.set_xscale("log")
     left.set_yscale("log")
@@ -181,6 +209,9 @@ def print_result(result: dict, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
+    if result["xtb"]:
+        rate = result["xtb"]["molecules_per_second"]
+        console.print(f"GFN2-xTB: {rate:.1f} molecules per s, {1e3 / rate:.1f} ms each", highlight=False)
     if result["cpu_gpu_difference"]:
         parts = ", ".join(f"{k} {v:.1e}" for k, v in result["cpu_gpu_difference"].items())
         console.print(f"largest CPU - GPU difference, relative to the largest element: {parts}", highlight=False)
@@ -192,6 +223,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SAMPLE, help="HDF5 file of labelled molecules (default: sample)")
     parser.add_argument("--molecules", type=positive, default=256, help="how many to predict")
     parser.add_argument("--pyscf", type=int, default=6, help="how many of them to calculate with PySCF; 0: none")
+    parser.add_argument(
+        "--xtb", type=int, default=0, help="how many of them to calculate with GFN2-xTB (default: none)"
+    )
+    parser.add_argument("--heavy-atoms", type=positive, help="only molecules with so many atoms heavier than H")
     parser.add_argument("--device", help="cpu or cuda (default: both where there is a GPU)")
     parser.add_argument("--threads", type=positive, help="of the CPU (default: as PyTorch finds it)")
     parser.add_argument("--output", type=Path, default=Path("throughput"), help="writes OUTPUT.json and OUTPUT.png")
@@ -209,7 +244,12 @@ def main() -> None:
     else:
         torch.manual_seed(0)
         model, name = MatrixModel(store.basis).eval(), "untrained network"
-    chosen = np.random.default_rng(0).permutation(len(store))[: arguments.molecules]
+    there = np.arange(len(store))
+    if arguments.heavy_atoms:
+        there = np.array([i for i in there if (store[i].atomic_numbers > 1).sum() == arguments.heavy_atoms], dtype=int)
+        if not len(there):
+            raise UserError(f"{arguments.data}: no molecule with {arguments.heavy_atoms} heavy atoms")
+    chosen = np.random.default_rng(0).permutation(there)[: arguments.molecules]
     records = [store[i] for i in chosen]
     unknown = {z for r in records for z in r.atomic_numbers.tolist()} - set(model.basis.elements)
     if unknown:
@@ -225,7 +265,9 @@ def main() -> None:
         "mean_atoms": float(np.mean([len(r.atomic_numbers) for r in records])),
         "mean_orbitals": float(orbitals.mean()),
         "devices": {},
+        "heavy_atoms": arguments.heavy_atoms,
         "pyscf": None,
+        "xtb": None,
         "cpu_gpu_difference": None,
         "versions": {"schnorb_t": schnorb_t.__version__, "torch": torch.__version__},
     }
@@ -254,6 +296,10 @@ def main() -> None:
             "level": f"{store.level.get('functional')}/{store.level.get('basis')}",
             "threads": torch.get_num_threads(),
         }
+    if arguments.xtb > 0:
+        places = (np.arange(arguments.xtb) + 0.5) / arguments.xtb * len(records)
+        seconds = time_xtb([records[int(p)] for p in places])
+        result["xtb"] = {"molecules_per_second": len(seconds) / sum(seconds), "seconds": seconds}
     console = Console()
     print_result(result, console)
     paths = [arguments.output.with_name(f"{arguments.output.name}{suffix}") for suffix in (".json", ".png")]

@@ -44,6 +44,24 @@ def test_rates_of_every_batch_size(throughput, files, tmp_path, monkeypatch, cap
     assert "eigenproblem" in capsys.readouterr().out
 
 
+def test_only_molecules_of_one_size_beside_xtb(throughput, files, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("tblite")
+    checkpoint, data = files
+    out = tmp_path / "two"
+    arguments = ["--model", checkpoint, "--data", data, "--device", "cpu", "--pyscf", "0", "--xtb", "2"]
+    arguments += ["--heavy-atoms", "2", "--output", out]
+    monkeypatch.setattr("sys.argv", ["throughput.py", *map(str, arguments)])
+    throughput.main()
+    result = json.loads(out.with_suffix(".json").read_text())
+    # HCN, C2H4, CH3OH, C2H2, H2CO, C2H6
+    assert result["molecules"] == 6 and len(result["xtb"]["seconds"]) == 2
+    assert result["xtb"]["molecules_per_second"] == pytest.approx(2 / sum(result["xtb"]["seconds"]))
+    assert "GFN2-xTB" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["throughput.py", *map(str, arguments[:-4]), "--heavy-atoms", "40"])
+    with pytest.raises(throughput.UserError, match="no molecule with 40 heavy atoms"):
+        throughput.main()
+
+
 def test_difference_of_two_devices(throughput, files):
     _, data = files
     store = Store(data)
