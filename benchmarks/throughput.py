@@ -4,9 +4,9 @@
     python benchmarks/throughput.py --model qm9 --data data/qm9.h5 --heavy-atoms 9 --xtb 40 --threads 2
 
 Times building the batch (neighbour search, transfer), network, assembly and eigenproblem apart, and in the same run the
-SCF of some of the same molecules, chosen evenly by size, with as many threads (and GFN2-xTB with ``--xtb``). Where there is a GPU, also compares the
-predictions of both devices. Prints a table, writes JSON and a PNG. Rates do not depend on the weights: without a model
-an untrained network of the default size is timed.
+SCF of some of the same molecules, chosen evenly by size, with as many threads, and GFN2-xTB with ``--xtb``. Where there
+is a GPU, also compares the predictions of both devices. Prints a table, writes JSON and a PNG. Rates do not depend on
+the weights: without a model an untrained network of the default size is timed.
 """
 
 from __future__ import annotations
