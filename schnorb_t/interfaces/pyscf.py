@@ -7,10 +7,12 @@ from functools import lru_cache
 import numpy as np
 import scipy.linalg
 
+from schnorb_t.basis import Basis
 from schnorb_t.conventions import pyscf_shells, reorder_from_pyscf
 from schnorb_t.errors import UserError
+from schnorb_t.interfaces.contraction import ContractionModel, shipped_contractions
 from schnorb_t.prediction import Prediction
-from schnorb_t.reference.pyscf import mole_from_basis
+from schnorb_t.reference.pyscf import mole_from_basis, overlap_integrals
 
 #: Bohr, positions of a prediction and of a ``Mole`` that count as the same.
 SAME_POSITION = 1e-5
@@ -108,8 +110,10 @@ def initial_guess(prediction: Prediction, mol) -> np.ndarray:
     """Density matrix [m, m] for ``mf.kernel(dm0)``, in the orbital order of ``mol``.
 
     Args:
-        prediction: of a model of the full basis (``target: full``); a projected basis has no density there.
-        mol: PySCF's molecule; same atoms, positions and basis as the prediction's, spherical functions.
+        prediction: of a model of the molecule's own basis (``target: full``), or of a projected minimal basis for
+            which the package has a way back to the molecule's basis (``schnorb_t.interfaces.contraction``: wqao to
+            def2-SVP).
+        mol: PySCF's molecule; same atoms and positions as the prediction's, spherical functions.
 
     Returns:
         an array that also carries orbitals and occupations (``mo_coeff``, ``mo_occ``), as PySCF's own guesses do.
@@ -119,16 +123,27 @@ def initial_guess(prediction: Prediction, mol) -> np.ndarray:
     """
     from pyscf import lib
 
-    basis, z = prediction.basis, prediction.atomic_numbers
-    if basis.projected:
-        raise UserError(
-            f"a prediction in the projected basis {basis.name!r} cannot start an SCF in a large basis; "
-            "take a model of the large basis itself (target: full)"
-        )
-    if mol.natm != len(z) or not np.array_equal(mol.atom_charges(), z):
-        raise UserError("prediction and PySCF molecule differ in their atoms or their order")
+    _check_same_molecule(prediction, mol)
+    order = reorder_from_pyscf(mol).inverse()
+    if prediction.basis.projected:
+        n, z, x = prediction.n_occupied, prediction.atomic_numbers, prediction.positions
+        model = _way_back(prediction, mol)
+        coefficients = order.rows(model.orbitals(prediction.orbital_coefficients[:, :n], z, x))
+        occupations = np.full(n, 2.0)
+    else:
+        _check_same_basis(prediction.basis, prediction.overlap, mol, prediction.atomic_numbers)
+        coefficients = order.rows(prediction.orbital_coefficients)
+        occupations = prediction.occupations
+    density = (coefficients * occupations) @ coefficients.T
+    return lib.tag_array(density, mo_coeff=coefficients, mo_occ=occupations)
+
+
+def _check_same_molecule(prediction: Prediction, mol) -> None:
     from pyscf.data.nist import BOHR
 
+    z = prediction.atomic_numbers
+    if mol.natm != len(z) or not np.array_equal(mol.atom_charges(), z):
+        raise UserError("prediction and PySCF molecule differ in their atoms or their order")
     moved = float(np.abs(mol.atom_coords() * BOHR - prediction.positions).max())
     if moved > SAME_POSITION * BOHR:
         raise UserError(
@@ -137,17 +152,40 @@ def initial_guess(prediction: Prediction, mol) -> np.ndarray:
         )
     if mol.nelectron != prediction.n_electrons or mol.spin != 0:
         raise UserError(f"the prediction is for {prediction.n_electrons} paired electrons, the PySCF molecule is not")
+
+
+def _check_same_basis(basis: Basis, overlap: np.ndarray, mol, atomic_numbers: np.ndarray) -> None:
+    """Equal shells, and equal functions as far as their overlap [m, m] (our order) tells."""
     own = [tuple(sorted(shells)) for shells in pyscf_shells(mol)]
-    if own != [basis.shells[int(q)] for q in z]:
+    if own != [basis.shells.get(int(q)) for q in atomic_numbers]:
         raise UserError(f"the PySCF molecule has other shells than {basis.name!r}; build it with that basis")
     order = reorder_from_pyscf(mol).inverse()
-    difference = float(np.abs(mol.intor_symmetric("int1e_ovlp") - order.matrix(prediction.overlap)).max())
+    difference = float(np.abs(mol.intor_symmetric("int1e_ovlp") - order.matrix(overlap)).max())
     if difference > SAME_OVERLAP:
         raise UserError(
             f"overlaps of the PySCF molecule and of the prediction in {basis.name!r} differ by {difference:.1e}: "
             "not the same functions"
         )
-    coefficients = order.rows(prediction.orbital_coefficients)
-    occupations = prediction.occupations
-    density = (coefficients * occupations) @ coefficients.T
-    return lib.tag_array(density, mo_coeff=coefficients, mo_occ=occupations)
+
+
+def _way_back(prediction: Prediction, mol) -> ContractionModel:
+    """The shipped contraction between the prediction's basis and that of ``mol``."""
+    z, x, basis = prediction.atomic_numbers, prediction.positions, prediction.basis
+    models = [m for m in shipped_contractions() if m.minimal.name == basis.name]
+    elements = {int(q) for q in z}
+    for model in models:
+        same = elements <= set(model.minimal.elements) and (
+            basis.restricted(elements).functions == model.minimal.restricted(elements).functions
+        )
+        if not same:
+            continue
+        try:
+            _check_same_basis(model.large, overlap_integrals(model.large, z, x), mol, z)
+        except UserError:
+            continue
+        return model
+    there = ", ".join(f"{m.minimal.name} to {m.large.name} for {m.large.symbols()}" for m in models) or "none"
+    raise UserError(
+        f"no way back from the projected basis {basis.name!r} to the PySCF molecule's basis (there is: {there}); take "
+        "a model of the large basis itself (target: full)"
+    )
