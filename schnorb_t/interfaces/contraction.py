@@ -17,6 +17,8 @@ pair, and the file is small. T turns with the molecule exactly.
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -257,7 +259,7 @@ class ContractionModel:
                     if values.shape != getattr(model, name).shape:
                         raise ValueError(f"{name} has the shape {tuple(values.shape)}")
                     setattr(model, name, values)
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path}: no contraction coefficients ({error})") from None
         return model
 
