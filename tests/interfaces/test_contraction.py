@@ -121,7 +121,7 @@ def test_an_scf_that_starts_from_the_shipped_models_needs_fewer_cycles():
         basis="def2-svp",
         verbose=0,
     )
-    prediction = schnorb_t.load("qm9").predict(atoms)
+    prediction = schnorb_t.load("hcnof").predict(atoms)
     default, ours = (dft.RKS(mol, xc="b3lyp").density_fit() for _ in range(2))
     for mf in (default, ours):
         mf.grids.level = 0
