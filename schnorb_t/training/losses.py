@@ -203,9 +203,9 @@ class Output:
     """One named loss.
 
     Attributes:
-        name: the quantity: ``hamiltonian``, ``overlap``, ``hamiltonian_in_orbitals``; ``orbital_energies``,
-            ``frontier_energies``, ``gap``; ``charges``, ``dipole``, ``band_energy``, ``free_energy`` and all others of
-            ``PROPERTIES``; ``projected_density_of_states``.
+        name: the quantity: ``hamiltonian``, ``overlap``, ``hamiltonian_in_orbitals``, ``occupied_virtual_mixing``;
+            ``orbital_energies``, ``frontier_energies``, ``gap``; ``charges``, ``dipole``, ``band_energy``,
+            ``free_energy`` and all others of ``PROPERTIES``; ``projected_density_of_states``.
         loss: ``l1``, ``l2`` or ``huber``; for the projected density of states ``wasserstein``.
         weight: factor, per Eh (or per unit of the quantity; squared for ``l2``).
         start: first epoch in which it counts.
