@@ -238,47 +238,58 @@ PANELS = (
     ("S / 10⁻³", ("overlap",)),
     ("levels / meV", ("lumo", "homo", "occupied")),
 )
-LEVELS = {"lumo": ("LUMO*", "tab:red"), "homo": ("HOMO*", "tab:green"), "occupied": ("occupied", "tab:blue")}
+#: of the last panel; the others have one quantity each
+LEVELS = {"lumo": ("LUMO", "tab:red"), "homo": ("HOMO", "tab:green"), "occupied": ("occupied", "tab:blue")}
+STYLES = {"model": ("-", "o"), "two_centre": ("--", "s"), "mean_block": (":", "^")}
+
+
+def spread(positions: Sequence[float], gap: float) -> np.ndarray:
+    """Positions moved apart to at least ``gap``, in their order, as a whole where they were."""
+    order = np.argsort(positions)
+    out = np.array(positions, dtype=float)[order]
+    for _ in range(100):
+        for i in range(len(out) - 1):
+            missing = gap - (out[i + 1] - out[i])
+            if missing > 0:
+                out[i] -= 0.5 * missing
+                out[i + 1] += 0.5 * missing
+    back = np.empty_like(out)
+    back[order] = out
+    return back
 
 
 def draw(points: Sequence[dict[str, Any]], limit: dict[str, Any], about: dict[str, Any], path: Path) -> None:
     """H, S and levels on logarithmic axes: the network's mean over seeds, every seed, both baselines."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    sizes = sorted({p["molecules"] for p in points})
-    figure = Figure(figsize=(11.5, 4.3), layout="constrained")
-    styles = {"model": ("-", "o", 1.0), "two_centre": ("--", "s", 0.55), "mean_block": (":", "^", 0.55)}
+    sizes = np.array(sorted({p["molecules"] for p in points}))
+    figure = Figure(figsize=(13, 4.4), layout="constrained")
     for axis, (title, quantities) in zip(figure.subplots(1, 3), PANELS, strict=True):
+        labels: list[tuple[float, str, str]] = []
         for quantity in quantities:
             name, colour = LEVELS.get(quantity, ("", "tab:blue"))
             _, key, factor, _ = QUANTITIES[quantity]
-            for method, (line, marker, alpha) in styles.items():
-                grey = len(quantities) == 1 and method != "model"
+            for method, (line, marker) in STYLES.items():
                 values = [[factor * value_of(p[method], key) for p in points if p["molecules"] == n] for n in sizes]
                 mean = np.array([np.mean(v) for v in values])
                 there = np.isfinite(mean)
                 if not there.any():
                     continue
-                look = {"color": "0.45" if grey else colour, "alpha": 1.0 if grey else alpha}
-                axis.plot(np.array(sizes)[there], mean[there], line, marker=marker, markersize=4, **look)
-                if method == "model" and len({p["seed"] for p in points}) > 1:
+                look = {"color": colour, "alpha": 1.0 if method == "model" else 0.6}
+                if method != "model" and not name:
+                    look = {"color": "0.45"}
+                axis.plot(sizes[there], mean[there], line, marker=marker, markersize=4, **look)
+                if method == "model" and len(values[0]) > 1:
                     for n, of_seeds in zip(sizes, values, strict=True):
                         axis.plot([n] * len(of_seeds), of_seeds, "_", color=colour, markersize=9)
                 last = mean[there][-1]
-                text = f"{METHODS[method]}" if len(quantities) == 1 else name if method == "model" else ""
-                axis.annotate(
-                    f"{text} {last:.3g}".strip(),
-                    (np.array(sizes)[there][-1], last),
-                    xytext=(0, 7),
-                    textcoords="offset points",
-                    ha="right",
-                    fontsize=8,
-                    color=look["color"],
-                )
-            floor = factor * limit[key] if limit.get(key) is not None else 0.0
-            if floor > 1e-6:
-                axis.axhline(floor, color=colour, linewidth=0.8, alpha=0.6, linestyle=(0, (1, 2)))
+                number = f"{last:,.0f}" if name else f"{last:.3g}"
+                labels.append((last, f"{METHODS[method]}{name and ', '}{name} {number}", look["color"]))
+            floor = factor * (limit.get(key) or 0.0)
+            if name and floor > 5.0:  # meV; less is no limit to anybody
+                axis.axhline(floor, color=colour, linewidth=1.0, alpha=0.6, linestyle=(0, (1, 2)))
+                labels.append((floor, f"limit of the basis, {name} {floor:,.0f}", colour))
         axis.set_xscale("log")
         axis.set_yscale("log")
         axis.set_title(title, fontsize=11)
@@ -286,17 +297,21 @@ def draw(points: Sequence[dict[str, Any]], limit: dict[str, Any], about: dict[st
         axis.set_xticks(sizes, [str(n) for n in sizes])
         axis.xaxis.set_minor_locator(NullLocator())
         axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-        axis.yaxis.set_minor_formatter(NullFormatter())
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,g}"))
+        axis.yaxis.set_minor_locator(NullLocator())
         axis.grid(color="0.92", linewidth=0.6)
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
+        low, high = np.log(axis.get_ylim())
+        heights = spread([(np.log(value) - low) / (high - low) for value, *_ in labels], 0.05)
+        for height, (_, text, colour) in zip(heights, labels, strict=True):
+            axis.text(1.01, height, text, transform=axis.transAxes, va="center", fontsize=8, color=colour)
     figure.suptitle(
         f"{limit['n_molecules']} test molecules; {about['steps']:,} training steps of "
-        f"{about['config']['data']['batch_size']} molecules at every point",
+        f"{about['config']['data']['batch_size']} molecules at every point; HOMO and LUMO against {about['level']}",
         fontsize=11,
     )
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:

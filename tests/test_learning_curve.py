@@ -123,6 +123,13 @@ def test_levels_of_some_molecules_are_not_shown_as_those_of_all(benchmarks):
     assert script.cells({**metrics, "n_without_solution": 1}) == ["500.000", "500.000", "-", "-", "-", "-"]
 
 
+def test_labels_beside_a_panel_do_not_overlap(benchmarks):
+    spread = benchmarks["learning_curve"].spread
+    assert spread([0.7, 0.1, 0.4], 0.1).tolist() == [0.7, 0.1, 0.4]
+    close = spread([0.52, 0.5, 0.9, 0.51], 0.1)
+    assert np.diff(close[[1, 3, 0, 2]]).min() > 0.0999 and close[3] == pytest.approx(0.51, abs=1e-3)
+
+
 def test_every_row_of_losses_trains(benchmarks, run, files, capsys):
     rows = list(benchmarks["losses"].ROWS)
     result, trained = run("losses", "--molecules", 5, "--steps", 2, "--seeds", 0, 1)

@@ -50,7 +50,7 @@ def test_cycles_resuming_and_table(benchmark, store, tmp_path, monkeypatch, caps
     arguments = "--data", store, "--n", 1, "--larger", "none", "-o", tmp_path / "scf"
     run(benchmark, monkeypatch, *arguments)
     out = capsys.readouterr().out
-    assert "1 test molecules" in out and "worse than the default: nowhere" in out
+    assert "1 test molecules" in out and "minimal-basis model, more cycles than the default: nowhere" in out
     result = json.loads((tmp_path / "scf.json").read_text())
     starts = result["summary"]["test molecules"]["starts"]
     cycles = {name: x["cycles"] for name, x in starts.items()}
@@ -88,6 +88,7 @@ def test_worse_is_said(benchmark):
     full = part["starts"][benchmark.FULL]
     assert part["molecules"] == 2 and full["cycles"] == 8.5 and full["most_cycles"] == 12
     assert full["more_cycles_than_default"] == ["a (12 against 10)"] and full["fewer_cycles_than_default"] == 1
+    assert full["more_time_than_default"] == ["a (12.0 s against 10.0)"]
     assert full["time_ratio"] == pytest.approx(np.mean([12 / 10, 10 / 20]))  # one second of prediction each
     assert part["starts"][benchmark.DEFAULT]["time_ratio"] == 1.0
 
