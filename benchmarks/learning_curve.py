@@ -4,8 +4,9 @@
     python benchmarks/learning_curve.py --data labels.h5 --molecules 50 500 --steps 5000 --seeds 0 1
 
 The network of --config is trained on the first 25, 50, ... training molecules of --data, from its closed-form start and
-for equally many optimiser steps (batch size, losses, averaging and everything else as the configuration says; the
-learning rate falls over exactly these steps; the weights after the last step count, nothing is chosen by validation).
+for equally many optimiser steps (batch size, averaging and everything else as the configuration says, and those of its
+losses that count from the start; the learning rate falls over exactly these steps; the weights after the last step
+count, nothing is chosen by validation).
 Beside it, on the same molecules: least-squares two-centre functions of distance, and mean blocks. A finished point goes
 into OUTPUT.json at once, and the same command goes on with what is missing. Prints a table, writes JSON and a PNG.
 """
@@ -64,12 +65,18 @@ QUANTITIES = {
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The sections of a configuration of ``schnorb_t.fit`` that a training of a fixed number of steps needs."""
+    """The sections of a configuration of ``schnorb_t.fit`` that a training of a fixed number of steps needs.
+
+    Losses that begin later are left out: their schedules count epochs, which are not equally long at all points.
+    """
     try:
         content = yaml.safe_load(path.read_text())
+        model = dict(content["model"])
+        if "outputs" in model:
+            model["outputs"] = [o for o in model["outputs"] if not o.get("start") and not o.get("ramp")]
         return {
             "data": {k: v for k, v in content["data"].items() if k not in ("path", "max_train", "seed")},
-            "model": content["model"],
+            "model": model,
             "ema": content.get("ema", {}),
             "gradient_clip_val": content["trainer"].get("gradient_clip_val"),
         }

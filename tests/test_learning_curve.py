@@ -19,7 +19,11 @@ CONFIG = {
     "data": {"path": "elsewhere.h5", "cutoff": ARGUMENTS["cutoff"], "batch_size": 2, "eval_batch_size": 4},
     "model": {
         "network": {k: v for k, v in ARGUMENTS.items() if k != "cutoff"},
-        "outputs": [{"name": "hamiltonian", "weight": 1000.0}, {"name": "overlap", "weight": 10000.0}],
+        "outputs": [
+            {"name": "hamiltonian", "weight": 1000.0},
+            {"name": "overlap", "weight": 10000.0},
+            {"name": "orbital_energies", "weight": 400.0, "start": 1},  # no epoch is the same at all points
+        ],
         "learning_rate": 0.003,
         "warmup_steps": 1,
     },
