@@ -299,7 +299,7 @@ def installed(package: str) -> str | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="checkpoint, or the name of a model that comes with the package")
-    parser.add_argument("--data", type=Path, default=Path("data/qm9_wqao.h5"), help="HDF5 file of labelled molecules")
+    parser.add_argument("--data", type=Path, default=Path("data/qm9.h5"), help="HDF5 file of labelled molecules")
     parser.add_argument("--molecules", type=positive, help="test molecules at most (default: all)")
     parser.add_argument("--correction", type=positive, default=60, help="training molecules for linear corrections")
     parser.add_argument("--skip", nargs="+", choices=[x for x in TITLES if x != "model"], default=[], metavar="METHOD")

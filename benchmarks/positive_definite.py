@@ -255,7 +255,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="checkpoint, or the name of a model that comes with the package")
     parser.add_argument("table", type=Path, help="geometry table (.npz.xz) or QM9's archive (.tar.bz2)")
-    parser.add_argument("--data", type=Path, default=Path("data/qm9_wqao.h5"), help="whose test molecules to distort")
+    parser.add_argument("--data", type=Path, default=Path("data/qm9.h5"), help="whose test molecules to distort")
     parser.add_argument("--molecules", type=positive, help="sweep so many at most (default: all)")
     parser.add_argument(
         "--minutes", type=float, default=np.inf, help="of the sweep; the next run goes on with the rest"
