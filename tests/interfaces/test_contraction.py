@@ -132,7 +132,7 @@ def test_an_scf_that_starts_from_the_shipped_models_needs_fewer_cycles():
     occupied = default.mo_coeff[:, default.mo_occ > 0]
     s = mol.intor("int1e_ovlp")
     cycles = []
-    for name, bound in (("qm9", 0.1), ("def2svp", 0.02)):
+    for name, bound in (("hcnof", 0.1), ("def2svp", 0.02)):
         density = initial_guess(schnorb_t.load(name).predict(atoms), mol)
         assert np.trace(density @ s) == pytest.approx(mol.nelectron)
         outside = mol.nelectron - np.trace(occupied.T @ s @ density @ s @ occupied)
