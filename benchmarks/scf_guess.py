@@ -1,6 +1,6 @@
 """SCF cycles and time to convergence, by what the SCF starts from.
 
-    python benchmarks/scf_guess.py --data data/qm9_full.h5 --full def2svp --minimal qm9
+    python benchmarks/scf_guess.py --data data/qm9_full.h5 --full def2svp --minimal hcnof
 
 Starts: PySCF's default guess (minao: superposed free atoms), a minimal-basis model with the way back to the large
 basis (schnorb_t/interfaces/contraction.py), a model of the large basis itself, and the converged Fock matrix, which
@@ -334,7 +334,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=12, help="test molecules (default: 12)")
     parser.add_argument("--larger", default=",".join(LARGER), help="names of larger molecules, or none")
     parser.add_argument("--full", help="model of the large basis (target: full)")
-    parser.add_argument("--minimal", default="qm9", help="model of a projected minimal basis, or none (default: qm9)")
+    parser.add_argument("--minimal", default="hcnof", help="model of a projected minimal basis, or none (default: hcnof)")
     parser.add_argument("-o", "--output", type=Path, default=Path("scf_guess"), help="name of all outputs")
     args = parser.parse_args()
     from pyscf import lib
