@@ -24,7 +24,7 @@ from schnorb_t.nn.geometry import Geometry, PairGeometry
 from schnorb_t.nn.interaction import Interaction
 from schnorb_t.nn.matrix_product import MatrixProduct
 from schnorb_t.nn.o2 import irrep_list
-from schnorb_t.nn.overlap import FreeAtomOverlap, positive_definite
+from schnorb_t.nn.overlap import FreeAtomOverlap, overlap_power, positive_definite
 from schnorb_t.nn.pair import O2Residual, PairFeatures
 from schnorb_t.nn.residual_scale import ResidualScale
 from schnorb_t.nn.slater_koster import TwoCentre
@@ -48,6 +48,8 @@ class MatrixModel(nn.Module):
         triangle_channels, triangle_cutoff: of what third atoms within so many Å contribute to a pair; 0: nothing.
         charge_channels: sets of latent charges and dipoles whose potential every atom feels; 0: none.
         chain_channels: products of learned matrices, for what reaches a pair over chains of atoms; 0: none.
+        orthogonal: learn S^(-1/2) H S^(-1/2), H in Löwdin's orthogonal functions (J. Chem. Phys. 18, 365 (1950)). For a
+            large fixed basis: S has small eigenvalues there, and orbitals of them turn errors of 1 mEh in H into Eh.
     """
 
     def __init__(
@@ -67,9 +69,14 @@ class MatrixModel(nn.Module):
         triangle_cutoff: float = 6.0,
         charge_channels: int = 8,
         chain_channels: int = 8,
+        orthogonal: bool = False,
     ):
         super().__init__()
-        self.basis, self.cutoff = basis, cutoff
+        if orthogonal and basis.projected:
+            raise ValueError(
+                f"orthogonal needs an exact overlap, and that of the projected basis {basis.name} is learned"
+            )
+        self.basis, self.cutoff, self.orthogonal = basis, cutoff, orthogonal
         self.irreps = str(o3.Irreps(irreps))
         n = len(basis.elements)
         scalars = o3.Irreps(irreps).count("0e")
@@ -131,7 +138,8 @@ class MatrixModel(nn.Module):
         """The network proper: on-site [N, K, K] and off-site [P, K, K] blocks, float64.
 
         Returns:
-            ``hamiltonian``, ``overlap0`` (of free atoms) and, for a projected basis, ``overlap_change``.
+            ``hamiltonian`` (if ``orthogonal`` that of Löwdin's orthogonal functions), ``overlap0`` (of free atoms) and,
+            for a projected basis, ``overlap_change``.
         """
         g = self.geometry(batch)
         x = {"0e": self.embedding(g.element)[:, None]}
@@ -151,7 +159,12 @@ class MatrixModel(nn.Module):
             shift = potential[:, 0].double()
             i, j = batch[keys.PAIR_INDEX]
             shifts = shift, 0.5 * (shift[i] + shift[j])
-            hamiltonian = tuple(h + v[:, None, None] * s for h, v, s in zip(hamiltonian, shifts, overlap0, strict=True))
+            if self.orthogonal:
+                own = torch.eye(self.basis.n_slots, dtype=shift.dtype, device=shift.device)
+                overlap = own.expand_as(overlap0[0]), torch.zeros_like(overlap0[1])
+            else:
+                overlap = overlap0
+            hamiltonian = tuple(h + v[:, None, None] * s for h, v, s in zip(hamiltonian, shifts, overlap, strict=True))
         out = {"hamiltonian": hamiltonian, "overlap0": overlap0}
         if self.basis.projected:
             out["overlap_change"] = self._blocks(self.overlap_two_centre, self.overlap_scale, 1, net, g)
@@ -161,6 +174,10 @@ class MatrixModel(nn.Module):
         """Blocks -> padded ``hamiltonian`` (Eh) and positive definite ``overlap`` [B, M, M], float64."""
         hamiltonian = matrix_from_blocks(*blocks["hamiltonian"], batch)
         overlap = matrix_from_blocks(*blocks["overlap0"], batch)
+        if self.orthogonal:
+            root = overlap_power(overlap, batch[keys.ORBITAL_MASK], 0.5)
+            hamiltonian = root @ hamiltonian @ root
+            hamiltonian = 0.5 * (hamiltonian + hamiltonian.mT)
         if self.basis.projected:
             change = matrix_from_blocks(*blocks["overlap_change"], batch)
             overlap = positive_definite(overlap, change, batch[keys.ORBITAL_MASK])
@@ -175,6 +192,9 @@ class MatrixModel(nn.Module):
     def _targets(self, batch: dict[str, Tensor], g: PairGeometry) -> dict[str, Tensor]:
         """What two-centre part and network together have to describe, from labels."""
         out = {"hamiltonian": batch[keys.HAMILTONIAN]}
+        if self.orthogonal:
+            root = overlap_power(self.overlap0(g), batch[keys.ORBITAL_MASK], -0.5)
+            out["hamiltonian"] = root @ out["hamiltonian"].double() @ root
         if self.basis.projected:
             out["overlap"] = batch[keys.OVERLAP] - self.overlap0(g)
         return out
@@ -214,6 +234,7 @@ class MatrixModel(nn.Module):
         count = {name: sum(p.numel() for p in child.parameters()) for name, child in self.named_children()}
         first = self.interactions[0]
         both = "H and S - S0" if self.basis.projected else "H (S = S0 exactly)"
+        both = "S^(-1/2) H S^(-1/2) (S = S0 exactly)" if self.orthogonal else both
         lines = [
             f"MatrixModel of {self.basis}",
             f"  embedding      element -> {first.irreps_in}",

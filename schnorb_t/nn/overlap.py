@@ -82,3 +82,13 @@ def positive_definite(overlap0: Tensor, change: Tensor, mask: Tensor) -> Tensor:
     relative = torch.linalg.solve_triangular(lower, half.mT, upper=False)
     smallest = torch.linalg.eigvalsh(relative)[:, 0]
     return overlap0 + shrink(-smallest)[:, None, None] * change
+
+
+def overlap_power(overlap: Tensor, mask: Tensor, power: float) -> Tensor:
+    """S^power [B, M, M], float64, of positive definite S where ``mask`` [B, M], 0 elsewhere; S is taken as constant."""
+    real = mask[:, :, None] & mask[:, None]
+    with torch.no_grad():
+        padded = torch.where(real, overlap.double(), torch.diag_embed((~mask).double()))
+        values, vectors = torch.linalg.eigh(padded)
+        out = (vectors * values[:, None] ** power) @ vectors.mT
+    return torch.where(real, out, 0.0)

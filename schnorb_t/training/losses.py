@@ -133,6 +133,22 @@ def _hamiltonian_in_orbitals(q: Quantities) -> Masked:
     return c.mT @ h @ c - mean * (c.mT @ s @ c), wanted[:, :, None] & wanted[:, None]
 
 
+def _occupied_virtual_mixing(q: Quantities) -> Masked:
+    """c_i^T (H - e_i S) c_a / (e_a - e_i) of the reference's occupied orbitals i and virtual orbitals a, all of them.
+
+    The first-order change of the occupied orbitals, hence of the density matrix: what an SCF that starts from H has to
+    repair. 0 for the reference itself.
+    """
+    reference = q.reference or q
+    with torch.no_grad():
+        e, c = reference.orbitals()
+        occupied, real = reference.levels(None, 0), reference.levels(None, e.shape[-1])
+        wanted = occupied[:, :, None] & (real & ~occupied)[:, None]
+        gap = torch.where(wanted, e[:, None] - e[:, :, None], 1.0)
+    h, s = q.h.double(), q.s.double()
+    return (c.mT @ h @ c - e[:, :, None] * (c.mT @ s @ c)) / gap, wanted
+
+
 QUANTITIES: dict[str, Callable[[Quantities], Masked]] = {
     keys.HAMILTONIAN: _hamiltonian,
     keys.OVERLAP: _overlap,
@@ -140,6 +156,7 @@ QUANTITIES: dict[str, Callable[[Quantities], Masked]] = {
     "frontier_energies": _frontier_energies,
     "gap": _gap,
     "hamiltonian_in_orbitals": _hamiltonian_in_orbitals,
+    "occupied_virtual_mixing": _occupied_virtual_mixing,
 }
 
 #: name -> function of the masked differences; all give the mean over what is real
@@ -155,7 +172,7 @@ LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
 PROJECTED_DOS, WASSERSTEIN = "projected_density_of_states", "wasserstein"
 
 #: what is compared element by element of a matrix; everything else can be measured or is a level
-MATRICES = (keys.HAMILTONIAN, keys.OVERLAP, "hamiltonian_in_orbitals")
+MATRICES = (keys.HAMILTONIAN, keys.OVERLAP, "hamiltonian_in_orbitals", "occupied_virtual_mixing")
 
 
 def band_pass(options: dict[str, Any]) -> BandPassLoss:
@@ -186,9 +203,9 @@ class Output:
     """One named loss.
 
     Attributes:
-        name: the quantity: ``hamiltonian``, ``overlap``, ``hamiltonian_in_orbitals``; ``orbital_energies``,
-            ``frontier_energies``, ``gap``; ``charges``, ``dipole``, ``band_energy``, ``free_energy`` and all others of
-            ``PROPERTIES``; ``projected_density_of_states``.
+        name: the quantity: ``hamiltonian``, ``overlap``, ``hamiltonian_in_orbitals``, ``occupied_virtual_mixing``;
+            ``orbital_energies``, ``frontier_energies``, ``gap``; ``charges``, ``dipole``, ``band_energy``,
+            ``free_energy`` and all others of ``PROPERTIES``; ``projected_density_of_states``.
         loss: ``l1``, ``l2`` or ``huber``; for the projected density of states ``wasserstein``.
         weight: factor, per Eh (or per unit of the quantity; squared for ``l2``).
         start: first epoch in which it counts.

@@ -1,0 +1,105 @@
+"""Learning H in Löwdin's orthogonal functions: roots of S, symmetry, and a closed-form start that is exact there."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from schnorb_t import keys
+from schnorb_t.data.batch import structures_to_batch
+from schnorb_t.nn.assembly import matrix_from_blocks
+from schnorb_t.nn.model import MatrixModel
+from schnorb_t.nn.overlap import overlap_power
+from schnorb_t.reference.rotation import orbital_rotation
+from tests.nn.molecules import minimal_basis, split_basis, structures
+
+pytest.importorskip("pyscf")
+CUTOFF = 10.0
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    irreps = "16x0e+8x1o+8x1e+8x2e+4x2o+4x3o+4x3e+4x4e"
+    net = MatrixModel(
+        split_basis(), irreps, pair_channels=(24, 8, 12, 8), hidden=32, product_channels=8, orthogonal=True
+    )
+    with torch.no_grad():
+        net.two_centre.coefficients.normal_(0, 0.02)
+    return net.double().eval()
+
+
+def batch_of(model, names=None):
+    return structures_to_batch(*structures(*([names] if names else [])), model.basis, CUTOFF)
+
+
+def test_powers_of_the_overlap(model):
+    batch = batch_of(model)
+    mask = batch[keys.ORBITAL_MASK]
+    overlap = model.overlap0(model.geometry(batch))
+    root, inverse = (overlap_power(overlap, mask, p) for p in (0.5, -0.5))
+    one = torch.diag_embed(mask.double())
+    assert (root @ root - overlap).abs().max() < 1e-12 and (inverse @ root - one).abs().max() < 1e-11
+    outside = ~(mask[:, :, None] & mask[:, None])
+    assert outside.any() and not root[outside].any() and not inverse[outside].any()
+
+
+def test_matrices_are_those_of_the_orthogonal_functions(model):
+    batch = batch_of(model)
+    with torch.no_grad():
+        out = model(batch)
+        orthogonal = matrix_from_blocks(*model.blocks(batch)["hamiltonian"], batch)
+    inverse = overlap_power(out[keys.OVERLAP], batch[keys.ORBITAL_MASK], -0.5)
+    again = inverse @ out[keys.HAMILTONIAN] @ inverse
+    assert (again - orthogonal).abs().max() < 1e-9 * orthogonal.abs().max()
+    assert (out[keys.HAMILTONIAN] - orthogonal).abs().max() > 1e-3
+    assert torch.equal(out[keys.HAMILTONIAN], out[keys.HAMILTONIAN].mT)
+
+
+def matrices(model, numbers, positions):
+    batch = structures_to_batch(numbers, positions, model.basis, CUTOFF)
+    with torch.no_grad():
+        h = model(batch)[keys.HAMILTONIAN]
+    return [h[k, :m, :m].numpy() for k, m in enumerate(batch[keys.ORBITAL_MASK].sum(1).tolist())]
+
+
+def test_alone_as_in_a_batch_and_turned(model):
+    numbers, positions = structures()
+    together = matrices(model, numbers, positions)
+    rotation = Rotation.random(rng=np.random.default_rng(7)).as_matrix()
+    turned = matrices(model, numbers, [x @ rotation.T for x in positions])
+    for k, h in enumerate(together):
+        bound = 1e-10 * np.abs(h).max()
+        assert np.abs(matrices(model, numbers[k : k + 1], positions[k : k + 1])[0] - h).max() < bound
+        d = orbital_rotation(model.basis, numbers[k], rotation)
+        assert np.abs(turned[k] - d @ h @ d.T).max() < bound
+
+
+def test_the_closed_form_start_is_exact_for_two_centre_matrices_of_orthogonal_functions(model):
+    """Labels S^(1/2) X S^(1/2) with two-centre X: the fit leaves the network nothing to learn."""
+    torch.manual_seed(1)
+    start = MatrixModel(split_basis(), "8x0e+4x1o", pair_channels=(8, 4, 4, 4), hidden=16, orthogonal=True).double()
+    for part in (start.onsite_blocks, start.offsite_blocks):
+        for p in part.parameters():
+            torch.nn.init.zeros_(p)
+    start.electrostatics = None
+    with torch.no_grad():
+        start.two_centre.onsite.copy_(torch.eye(start.basis.n_slots))
+        start.two_centre.coefficients[:, 0] = 0.3  # one smooth function of distance for all
+    batch = batch_of(start)
+    with torch.no_grad():
+        labels = start(batch)[keys.HAMILTONIAN]
+    labelled = {**batch, keys.HAMILTONIAN: labels, keys.OVERLAP: start.overlap0(start.geometry(batch))}
+    with torch.no_grad():
+        start.two_centre.coefficients.zero_()
+        start.two_centre.onsite.zero_()
+        far = (start(batch)[keys.HAMILTONIAN] - labels).abs().max()
+    start.fit_reference(lambda: [labelled])
+    with torch.no_grad():
+        near = (start(batch)[keys.HAMILTONIAN] - labels).abs().max()
+    assert far > 0.5 and near < 1e-2 * far
+
+
+def test_a_learned_overlap_is_refused():
+    with pytest.raises(ValueError, match="orthogonal"):
+        MatrixModel(minimal_basis(), "8x0e+4x1o+4x2e", orthogonal=True)
