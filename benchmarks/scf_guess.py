@@ -334,7 +334,9 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=12, help="test molecules (default: 12)")
     parser.add_argument("--larger", default=",".join(LARGER), help="names of larger molecules, or none")
     parser.add_argument("--full", help="model of the large basis (target: full)")
-    parser.add_argument("--minimal", default="hcnof", help="model of a projected minimal basis, or none (default: hcnof)")
+    parser.add_argument(
+        "--minimal", default="hcnof", help="model of a projected minimal basis, or none (default: hcnof)"
+    )
     parser.add_argument("-o", "--output", type=Path, default=Path("scf_guess"), help="name of all outputs")
     args = parser.parse_args()
     from pyscf import lib

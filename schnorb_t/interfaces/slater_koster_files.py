@@ -89,9 +89,14 @@ def valence_shells(model: MatrixModel) -> dict[int, tuple[ValenceShell, ...]]:
     """Element -> its shells in a file, ascending l.
 
     Raises:
-        UserError: the basis has more than one valence shell of some l, or g shells: no file can hold it.
+        UserError: the basis has more than one valence shell of some l, or g shells: no file can hold it; or the model's
+            two-centre functions are those of orthogonal orbitals.
     """
     basis = model.basis
+    if model.orthogonal:
+        raise UserError(
+            "the model's two-centre functions are those of orthogonal orbitals; train one without `orthogonal`"
+        )
     hamiltonian, overlap = onsite_means(model)
     out = {}
     for row, z in enumerate(basis.elements):

@@ -212,6 +212,15 @@ def test_a_large_basis_has_no_slater_koster_file():
         valence_shells(network)
 
 
+def test_orthogonal_orbitals_have_no_slater_koster_file():
+    basis = Basis("small", {1: (0,)}, {1: (GaussianShell(0, (1.0,), (1.0,)),)})
+    network = MatrixModel(
+        basis, irreps="2x0e+2x1o+2x1e+2x2e", interactions=1, hidden=4, product_channels=2, orthogonal=True
+    )
+    with pytest.raises(UserError, match="orthogonal"):
+        valence_shells(network)
+
+
 def test_command(checkpoint, model, tmp_path, capsys):
     folder = tmp_path / "new" / "skf"
     main([str(checkpoint), "-o", str(folder)])
