@@ -92,7 +92,8 @@ class MatrixModel(nn.Module):
             vectors = o3.Irreps(irreps).count("1o")
             self.electrostatics = Electrostatics(scalars, vectors, charge_channels, cutoff)
             self.response = Response(irreps, charge_channels, product_channels)
-        m_max = max(2 * basis.l_max, 1)
+        # chains have p functions even where the basis has none
+        m_max = max(2 * basis.l_max, 2 if chain_channels else 1)
         channels = list(pair_channels)
         widths = (channels + [channels[-1]] * m_max)[: m_max + 2]
         self.pair = PairFeatures(
