@@ -1,9 +1,6 @@
 """``benchmarks/orbital_energies.py``: errors against the package's own evaluation, methods against known levels."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,19 +10,13 @@ from schnorb_t.data.store import Store
 from schnorb_t.errors import UserError
 from schnorb_t.training.evaluation import baseline_metrics, evaluate_model
 from schnorb_t.units import HARTREE
+from tests.benchmark_scripts import benchmark_script
 from tests.training.examples import fitted_model, record, toy_files
 
 
 @pytest.fixture(scope="module")
 def benchmark():
-    path = Path(__file__).parents[1] / "benchmarks" / "orbital_energies.py"
-    spec = importlib.util.spec_from_file_location("orbital_energies", path)
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:  # it sets these for its own process
-        for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-            patch.setenv(variable, "1")
-        patch.setitem(sys.modules, "orbital_energies", module)  # dataclasses look it up there
-        spec.loader.exec_module(module)
+    with benchmark_script("orbital_energies") as module:
         yield module
 
 

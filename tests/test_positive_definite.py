@@ -1,8 +1,6 @@
 """``benchmarks/positive_definite.py``: eigenvalues and factors against direct computation, and resuming."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,16 +11,14 @@ import schnorb_t
 from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.nn.assembly import matrix_from_blocks
 from schnorb_t.nn.overlap import shrink
+from tests.benchmark_scripts import benchmark_script
 from tests.training.examples import fitted_model, geometries, write_checkpoint, write_store
 
 
 @pytest.fixture(scope="module")
 def benchmark():
-    path = Path(__file__).parents[1] / "benchmarks" / "positive_definite.py"
-    spec = importlib.util.spec_from_file_location("positive_definite", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with benchmark_script("positive_definite") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,6 @@
 """``benchmarks/scf_guess.py``: real SCF calculations of a tiny molecule, resuming, and what the summary says."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,19 +10,15 @@ from schnorb_t.data.store import StoreWriter
 from schnorb_t.errors import UserError
 from schnorb_t.reference.labels import header_of, record_of
 from schnorb_t.reference.pyscf import Level, basis_from_pyscf, label, versions
+from tests.benchmark_scripts import benchmark_script
 
 pytest.importorskip("pyscf")
 
 
 @pytest.fixture(scope="module")
 def benchmark():
-    path = Path(__file__).parents[1] / "benchmarks" / "scf_guess.py"
-    spec = importlib.util.spec_from_file_location("scf_guess", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with benchmark_script("scf_guess") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """``benchmarks/throughput.py`` on a small model, and that both devices predict the same."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,16 +8,14 @@ import torch
 
 import schnorb_t
 from schnorb_t.data.store import Store
+from tests.benchmark_scripts import benchmark_script
 from tests.training.examples import fitted_model, geometries, toy_files
 
 
 @pytest.fixture(scope="module")
 def throughput():
-    path = Path(__file__).parents[1] / "benchmarks" / "throughput.py"
-    spec = importlib.util.spec_from_file_location("throughput", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with benchmark_script("throughput") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

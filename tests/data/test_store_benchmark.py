@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from schnorb_t.data.records import pack
+from tests.benchmark_scripts import benchmark_script
 
 
 @pytest.fixture(scope="module")
 def benchmark():
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "store.py"
-    spec = importlib.util.spec_from_file_location("store_benchmark", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with benchmark_script("store") as module:
+        yield module
 
 
 def test_synthetic_molecules_have_qm9s_sizes(benchmark):
