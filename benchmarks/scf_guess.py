@@ -34,8 +34,9 @@ from rich.table import Table
 from schnorb_t.data.store import Store
 from schnorb_t.errors import UserError, run_command
 from schnorb_t.interfaces.pyscf import initial_guess
-from schnorb_t.predictor import Predictor, find_model, load
+from schnorb_t.predictor import Predictor, load
 from schnorb_t.reference.pyscf import Level
+from schnorb_t.training.checkpoint import find_model
 from schnorb_t.training.report import write_json
 from schnorb_t.units import BOHR
 

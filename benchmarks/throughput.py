@@ -32,8 +32,8 @@ from schnorb_t.data.store import MoleculeRecord, Store
 from schnorb_t.errors import UserError, run_command
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.predict import positive
-from schnorb_t.predictor import choose_device, find_model
-from schnorb_t.training.checkpoint import load_model
+from schnorb_t.predictor import choose_device
+from schnorb_t.training.checkpoint import find_model, load_model
 from schnorb_t.training.evaluation import STAGES, StageClock, predict_batch
 from schnorb_t.training.report import write_json
 from schnorb_t.units import BOHR

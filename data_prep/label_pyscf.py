@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from schnorb_t.data.store import Store, StoreWriter, journal_path
 from schnorb_t.errors import UserError, run_command
+from schnorb_t.interfaces.pyscf import ModelGuess
 from schnorb_t.reference.labels import TARGETS, LabelJob, header_of
 from schnorb_t.reference.pool import run_dask, run_processes
 from schnorb_t.reference.pyscf import Level, check_level, versions
@@ -123,6 +124,7 @@ def main() -> None:
     parser.add_argument("--conv-tol", type=float, default=1e-9, help="SCF convergence in Eh (default 1e-9)")
     parser.add_argument("--max-cycle", type=int, default=100, help="SCF cycles before giving up (default 100)")
     parser.add_argument("--no-density-fitting", action="store_true", help="exact two-electron integrals")
+    parser.add_argument("--guess", metavar="MODEL", help="begin every SCF from this model's prediction, e.g. def2svp")
     parser.add_argument("--keep-contraction", action="store_true", help="store the projection A beside H and S")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
     parser.add_argument("--scheduler", help="address or scheduler file of a dask.distributed cluster")
@@ -144,9 +146,13 @@ def main() -> None:
     if not elements:
         raise UserError(f"{', '.join(map(str, args.structures))}: no structure is left to label")
     check_level(level, elements)
+    guess = ModelGuess(args.guess) if args.guess else None
+    if guess:
+        guess.check(elements)
     header = header_of(target, elements, level, versions(), args.source)
+    job = LabelJob(level, target, args.keep_contraction, args.max_cycle, guess)
     try:
-        label_all(LabelJob(level, target, args.keep_contraction, args.max_cycle), structures, refused, args, header)
+        label_all(job, structures, refused, args, header)
     except KeyboardInterrupt:
         raise UserError("interrupted; the finished molecules are safe, the same command continues") from None
     summary(args.output)

@@ -35,8 +35,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from schnorb_t.interfaces.dftbplus_files import write_text
     from schnorb_t.interfaces.slater_koster_files import slater_koster_files, valence_shells
-    from schnorb_t.predictor import find_model
-    from schnorb_t.training.checkpoint import load_model
+    from schnorb_t.training.checkpoint import find_model, load_model
     from schnorb_t.units import HARTREE
 
     folder = arguments.output

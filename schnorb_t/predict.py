@@ -102,8 +102,9 @@ def main(argv: list[str] | None = None) -> None:
 
     from schnorb_t.interfaces.exports import check_folder, cube_files, dftbplus_files, exporting, molden_files
     from schnorb_t.prediction_file import PredictionWriter, check_output
-    from schnorb_t.predictor import find_model, load, progress_bar
+    from schnorb_t.predictor import load, progress_bar
     from schnorb_t.structures import check_structures, read_structures
+    from schnorb_t.training.checkpoint import find_model
 
     console = Console()
     if arguments.reference and not arguments.plot:

@@ -20,29 +20,7 @@ from schnorb_t.nn.model import MatrixModel
 from schnorb_t.physics.eigen import solve_checked
 from schnorb_t.prediction import Prediction
 from schnorb_t.structures import check_structures, describe, name_of
-from schnorb_t.training.checkpoint import ModelCard, load_model
-
-#: Models that come with the package.
-MODELS = Path(__file__).parent / "models"
-
-
-def find_model(model: str | Path) -> Path:
-    """A checkpoint's path from itself, or from the name of a model that comes with the package.
-
-    Raises:
-        UserError: an unknown name; lists those there are.
-    """
-    path = Path(model)
-    if path.is_file():
-        return path
-    shipped = MODELS / f"{model}.ckpt"
-    if path.name == str(model) and shipped.is_file():
-        return shipped
-    if path.suffix == ".ckpt" or path.name != str(model) or path.exists():
-        return path  # reading it tells what is wrong
-    names = sorted(p.stem for p in MODELS.glob("*.ckpt"))
-    there = f"the package has {', '.join(names)}" if names else "the package comes without models"
-    raise UserError(f"no model {str(model)!r}; {there}; or give the path of a .ckpt file that schnorb_t.fit wrote")
+from schnorb_t.training.checkpoint import ModelCard, find_model, load_model
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:

@@ -20,6 +20,7 @@ from schnorb_t.errors import UserError, run_command
 from schnorb_t.interfaces import plots
 from schnorb_t.predict import main
 from schnorb_t.prediction import Prediction
+from schnorb_t.training import checkpoint as checkpoint_module
 from schnorb_t.units import HARTREE
 from tests.training.examples import BASIS, geometries, toy_files
 
@@ -159,7 +160,7 @@ def test_too_little_memory_halves_the_batch(model, monkeypatch):
 
 
 def test_models_by_name(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(predictor_module, "MODELS", tmp_path)
+    monkeypatch.setattr(checkpoint_module, "MODELS", tmp_path)
     with pytest.raises(UserError, match="comes without models"):
         schnorb_t.load("qm9")
     (tmp_path / "small.ckpt").write_bytes(checkpoint.read_bytes())

@@ -7,8 +7,7 @@ from ase.build import molecule
 import schnorb_t
 from schnorb_t.data.datamodule import SAMPLE
 from schnorb_t.data.store import Store
-from schnorb_t.predictor import MODELS, find_model
-from schnorb_t.training.checkpoint import load_model
+from schnorb_t.training.checkpoint import MODELS, find_model, load_model
 from schnorb_t.training.evaluation import evaluate_model
 from schnorb_t.units import HARTREE
 from tests.data_prep.commands import run

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import scipy.linalg
+from ase import Atoms
+from ase.data import chemical_symbols
 
 from schnorb_t.basis import Basis
 from schnorb_t.conventions import pyscf_shells, reorder_from_pyscf
@@ -136,6 +140,43 @@ def initial_guess(prediction: Prediction, mol) -> np.ndarray:
         occupations = prediction.occupations
     density = (coefficients * occupations) @ coefficients.T
     return lib.tag_array(density, mo_coeff=coefficients, mo_occ=occupations)
+
+
+@lru_cache(maxsize=2)
+def _predictor(model: str):
+    from schnorb_t.predictor import load
+
+    return load(model)
+
+
+@dataclass(frozen=True)
+class ModelGuess:
+    """PySCF's molecule -> the density matrix that a model predicts for it; picklable, loaded once per process.
+
+    Attributes:
+        model: path of a checkpoint or name of a model of the package; of the molecules' own basis, or of a projected
+            one with a way back to it (see ``initial_guess``).
+    """
+
+    model: str
+
+    def check(self, elements: Iterable[int]) -> None:
+        """Before any work.
+
+        Raises:
+            UserError: no such model, or it does not know these elements.
+        """
+        known = _predictor(self.model).basis.elements
+        if missing := sorted(set(elements) - set(known)):
+            symbols = ", ".join(chemical_symbols[z] for z in missing)
+            raise UserError(f"model {self.model} does not know {symbols}; leave them to PySCF's own guess")
+
+    def __call__(self, mol) -> np.ndarray:
+        """[m, m] in the orbital order of ``mol``."""
+        from pyscf.data.nist import BOHR
+
+        atoms = Atoms(numbers=mol.atom_charges(), positions=mol.atom_coords() * BOHR)
+        return initial_guess(_predictor(self.model).predict(atoms), mol)
 
 
 def _check_same_molecule(prediction: Prediction, mol) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -136,12 +136,14 @@ class LabelJob:
         target: one of ``TARGETS``.
         keep_contraction: store A of the projection.
         max_cycle: SCF cycles before a molecule counts as not converged.
+        guess: PySCF's molecule -> density matrix that the SCF begins with; None: PySCF's own.
     """
 
     level: Level
     target: str
     keep_contraction: bool = False
     max_cycle: int = 100
+    guess: Callable | None = None
 
     def __call__(self, structure: Structure) -> MoleculeRecord:
         """The labelled molecule.
@@ -151,7 +153,7 @@ class LabelJob:
         """
         if reason := open_shell(structure):
             raise LabelError(reason)
-        result = label(structure.atomic_numbers, structure.positions, self.level, self.max_cycle)
+        result = label(structure.atomic_numbers, structure.positions, self.level, self.max_cycle, self.guess)
         return record_of(
             self.target,
             basis_from_pyscf(self.level.basis, structure.atomic_numbers),

@@ -6,7 +6,7 @@ Everything that leaves this file stands in our orbital order, energies in Eh, po
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -229,7 +229,11 @@ def check_level(level: Level, elements: Iterable[int]) -> None:
 
 
 def label(
-    atomic_numbers: Sequence[int], positions: np.ndarray, level: Level = Level(), max_cycle: int = 100
+    atomic_numbers: Sequence[int],
+    positions: np.ndarray,
+    level: Level = Level(),
+    max_cycle: int = 100,
+    guess: Callable | None = None,
 ) -> FullBasisResult:
     """One restricted Kohn-Sham calculation of a neutral closed-shell molecule; the final Fock is re-diagonalised.
 
@@ -238,6 +242,8 @@ def label(
         positions: [n, 3], Å.
         level: functional, basis, grid and convergence.
         max_cycle: SCF cycles before it counts as not converged.
+        guess: PySCF's molecule -> density matrix to begin with; None: PySCF's own guess. It changes the way to the
+            converged result, not the result.
 
     Raises:
         LabelError: odd electron count, no convergence, linear dependence, occupied levels not the lowest.
@@ -265,7 +271,7 @@ def label(
     smallest = float(scipy.linalg.eigvalsh(overlap, subset_by_index=(0, 0))[0])
     if smallest < LINEAR_DEPENDENCE:  # before the SCF, which would go on with fewer orbitals
         raise LabelError(f"linearly dependent basis: smallest eigenvalue of S is {smallest:.1e}")
-    mf.kernel()
+    mf.kernel(dm0=guess(mol) if guess else None)
     if not mf.converged:
         raise LabelError(f"SCF not converged in {max_cycle} cycles")
     order = reorder_from_pyscf(mol)

@@ -29,6 +29,8 @@ def _without_long_range(entry: dict[str, Any], weights: dict[str, torch.Tensor])
 
 _MIGRATIONS: dict[int, Any] = {1: _without_long_range}
 KEY = "schnorb_t"
+#: Models that come with the package.
+MODELS = Path(__file__).parents[1] / "models"
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,25 @@ class ModelCard:
             "target": self.target,
             "training_groups": list(self.training_groups),
         }
+
+
+def find_model(model: str | Path) -> Path:
+    """A checkpoint's path from itself, or from the name of a model that comes with the package.
+
+    Raises:
+        UserError: an unknown name; lists those there are.
+    """
+    path = Path(model)
+    if path.is_file():
+        return path
+    shipped = MODELS / f"{model}.ckpt"
+    if path.name == str(model) and shipped.is_file():
+        return shipped
+    if path.suffix == ".ckpt" or path.name != str(model) or path.exists():
+        return path  # reading it tells what is wrong
+    names = sorted(p.stem for p in MODELS.glob("*.ckpt"))
+    there = f"the package has {', '.join(names)}" if names else "the package comes without models"
+    raise UserError(f"no model {str(model)!r}; {there}; or give the path of a .ckpt file that schnorb_t.fit wrote")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from schnorb_t.basis import Basis
 from schnorb_t.errors import UserError
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.physics.occupations import Smearing
-from schnorb_t.training.checkpoint import KEY, ModelCard
+from schnorb_t.training.checkpoint import KEY, ModelCard, find_model
 from schnorb_t.training.losses import MATRICES, SMEARING, Output, Quantities
 from schnorb_t.training.property_metrics import property_errors
+from schnorb_t.training.transfer import start_from
 
 DEFAULT_OUTPUTS = (
     Output(keys.HAMILTONIAN, weight=1000.0),
@@ -41,6 +42,8 @@ class MatrixModule(L.LightningModule):
         warmup_steps: linear growth of the rate, then half a cosine down to ``final_rate`` times its height.
         final_rate: see above.
         smearing: how the losses on properties fill levels.
+        start_from: checkpoint, or name of a model of the package, whose weights the network begins with: all of them if
+            its basis is the same, else what it knows of chemistry (``training.transfer``).
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class MatrixModule(L.LightningModule):
         warmup_steps: int = 100,
         final_rate: float = 0.002,
         smearing: Smearing = SMEARING,
+        start_from: str | None = None,
     ):
         super().__init__()
         self.arguments = {**(network or {}), "cutoff": cutoff}
@@ -62,7 +66,7 @@ class MatrixModule(L.LightningModule):
         self.outputs = list(outputs or DEFAULT_OUTPUTS)
         self.learning_rate, self.two_centre_rate, self.weight_decay = learning_rate, two_centre_rate, weight_decay
         self.warmup_steps, self.final_rate = warmup_steps, final_rate
-        self.smearing = smearing
+        self.smearing, self.start_from = smearing, start_from
         self.properties = [output for output in self.outputs if output.name not in MATRICES]
         names = [output.name for output in self.properties]
         if len(set(names)) < len(names):
@@ -83,6 +87,8 @@ class MatrixModule(L.LightningModule):
                 yield batch
 
         self.model.fit_reference(batches)
+        if self.start_from:
+            start_from(self.model, find_model(self.start_from))
         missing = [chemical_symbols[z] for z in self.model.basis.elements if z not in seen]
         if missing:
             raise UserError(

@@ -1,0 +1,97 @@
+"""Labels by GFN2-xTB (tblite): thousands of molecules in a minute, for a network to learn chemistry from before it
+sees the few expensive labels.
+
+The converged Hamiltonian F = S C diag(e) C^T S of GFN2-xTB (Bannwarth, Ehlert, Grimme, J. Chem. Theory Comput. 15, 1652
+(2019)) in its own minimal basis: valence shells only, no core. Stands in our orbital order, which is tblite's too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from schnorb_t.basis import Basis
+from schnorb_t.data.header import Header
+from schnorb_t.data.records import MoleculeRecord
+from schnorb_t.errors import UserError
+from schnorb_t.reference.pyscf import FREE_ATOM_BASIS, LabelError, basis_from_pyscf
+from schnorb_t.reference.structures import Structure, open_shell
+from schnorb_t.units import BOHR
+
+METHOD = "GFN2-xTB"
+#: Elements whose shells in GFN2-xTB are the valence shells of the free-atom basis: (l, ...) and electrons in them.
+VALENCE = {1: ((0,), 1), 6: ((0, 1), 4), 7: ((0, 1), 5), 8: ((0, 1), 6), 9: ((0, 1), 7)}
+
+
+def _tblite():
+    try:
+        import tblite
+        import tblite.interface
+    except ImportError as error:
+        raise UserError(f'{METHOD} needs tblite: pip install "schnorb_t[xtb]"') from error
+    return tblite
+
+
+def xtb_basis(elements: Iterable[int]) -> Basis:
+    """GFN2-xTB's shells; the functions are PySCF's free-atom ones, since GFN2's own are of no use without it.
+
+    Raises:
+        UserError: another element than H, C, N, O, F.
+    """
+    elements = sorted(set(elements))
+    if missing := [chemical_symbols[z] for z in elements if z not in VALENCE]:
+        raise UserError(f"{METHOD} labels are made for H, C, N, O and F, not for {', '.join(missing)}")
+    free = basis_from_pyscf(FREE_ATOM_BASIS, elements)
+    functions = {z: free.functions[z][len(free.shells[z]) - len(VALENCE[z][0]) :] for z in elements}
+    return Basis(METHOD, {z: VALENCE[z][0] for z in elements}, functions, projected=True)
+
+
+def xtb_header(elements: Iterable[int], source: str = "") -> Header:
+    """Header of a file of GFN2-xTB labels; ``source`` says where the structures come from."""
+    _tblite()
+    level = {"functional": METHOD, "basis": "minimal valence basis"}
+    if source:
+        level["structures"] = source
+    return Header(xtb_basis(elements), METHOD, level, {"tblite": version("tblite")})
+
+
+@dataclass(frozen=True)
+class XtbJob:
+    """What is done to every structure; call it with one. Picklable: it travels to worker processes."""
+
+    def __call__(self, structure: Structure) -> MoleculeRecord:
+        """The labelled molecule; ``large_basis_energies`` are GFN2-xTB's own levels.
+
+        Raises:
+            LabelError: open shell, not converged.
+        """
+        if reason := open_shell(structure):
+            raise LabelError(reason)
+        z, x = np.asarray(structure.atomic_numbers, dtype=np.int64), np.asarray(structure.positions, dtype=np.float64)
+        calculator = _tblite().interface.Calculator(METHOD, z, x / BOHR)
+        calculator.set("verbosity", 0)
+        calculator.set("save-integrals", 1)
+        try:
+            result = calculator.singlepoint()
+        except RuntimeError as error:
+            raise LabelError(f"{METHOD} gave no result: {error}") from None
+        s, c, e = (result.get(k) for k in ("overlap-matrix", "orbital-coefficients", "orbital-energies"))
+        sc = s @ c
+        f = (sc * e) @ sc.T
+        return MoleculeRecord(
+            atomic_numbers=z,
+            positions=x,
+            hamiltonian=0.5 * (f + f.T),
+            overlap=0.5 * (s + s.T),
+            large_basis_energies=np.asarray(e),
+            total_energy=float(result.get("energy")),
+            n_electrons=sum(VALENCE[int(q)][1] for q in z),
+            name=structure.name,
+            group=structure.group,
+            split=structure.split,
+            order=structure.order,
+        )

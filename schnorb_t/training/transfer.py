@@ -1,0 +1,74 @@
+"""Begin a training from another model: all of it, or what it knows of chemistry.
+
+From a model of the same basis everything is taken (fine-tuning). From one of another basis or level of theory, say
+GFN2-xTB's valence shells, the parts that do not speak of orbitals are taken: embedding, interactions, electrostatics,
+pairs, chains. Two-centre functions, scales and orbital blocks then start from the new labels.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from ase.data import chemical_symbols
+from torch import Tensor
+
+from schnorb_t.errors import UserError
+from schnorb_t.nn.model import MatrixModel
+from schnorb_t.training.checkpoint import load_model
+
+#: Parts whose weights have nothing to do with the basis.
+TRUNK = ("embedding", "interactions", "electrostatics", "response", "pair", "chains", "chain_residual")
+#: Tables with one row per element or per pair of elements.
+_PER_ELEMENT = re.compile(r"embedding\.table\.weight|chains\.onsite\.weights\.\d+")
+_PER_PAIR = re.compile(r".*filters\.pair\.weight")
+
+
+def start_from(model: MatrixModel, path: str | Path) -> bool:
+    """Copy weights of a trained model into ``model``, in place.
+
+    Args:
+        model: to be trained; its closed-form start, if wanted, has been made.
+        path: checkpoint of a model with the same network. Elements may differ: those that it does not know keep the
+            weights that they have.
+
+    Returns:
+        whether everything was taken (same basis) rather than the parts of ``TRUNK``.
+
+    Raises:
+        UserError: no checkpoint, another network, no element in common.
+    """
+    other, _ = load_model(path)
+    mine, theirs = model.state_dict(), other.state_dict()
+    if other.basis == model.basis and other.orthogonal == model.orthogonal:
+        names = list(mine)
+    else:
+        names = [name for name in mine if name.split(".")[0] in TRUNK]
+    here, there = model.basis.elements, other.basis.elements
+    common = [z for z in here if z in there]
+    if not common:
+        symbols = ", ".join(chemical_symbols[z] for z in there)
+        raise UserError(f"{path}: knows {symbols} only, none of the elements to be learned")
+    to, of = (torch.tensor([elements.index(z) for z in common]) for elements in (here, there))
+    pairs_to, pairs_of = ((t[:, None] * len(e) + t).flatten() for t, e in ((to, here), (of, there)))
+
+    def merged(name: str, old: Tensor, new: Tensor) -> Tensor | None:
+        rows = (to, of) if _PER_ELEMENT.fullmatch(name) else (pairs_to, pairs_of) if _PER_PAIR.fullmatch(name) else None
+        if rows is None:
+            return new if new.shape == old.shape else None
+        if new.shape[1:] != old.shape[1:]:
+            return None
+        out = old.clone()
+        out[rows[0]] = new[rows[1]]
+        return out
+
+    copied = {name: merged(name, mine[name], theirs[name]) if name in theirs else None for name in names}
+    wrong = [name for name, value in copied.items() if value is None]
+    if wrong:
+        raise UserError(
+            f"{path}: of another network ({', '.join(wrong[:3])}{', ...' if len(wrong) > 3 else ''} differ); "
+            "give both trainings the same model.network and cutoff"
+        )
+    model.load_state_dict({**mine, **copied})
+    return len(copied) == len(mine)
