@@ -49,12 +49,14 @@ class Basis:
         functions: atomic number -> contracted Gaussians in the same order, or ``None`` if unknown. For a projected
             basis (IAO, QUAMBO, wqao) these are the free-atom functions it starts from.
         projected: True if the functions are deformed by their surroundings, so that S is not a two-centre quantity.
+        core: atomic number -> electrons that the shells leave out (valence-only methods such as xTB); 0 where absent.
     """
 
     name: str
     shells: dict[int, tuple[int, ...]]
     functions: dict[int, tuple[GaussianShell, ...]] | None = None
     projected: bool = False
+    core: dict[int, int] = field(default_factory=dict)
     _hash: int = field(init=False, repr=False, compare=False, default=0)
 
     def __post_init__(self):
@@ -90,6 +92,10 @@ class Basis:
             names = ", ".join(chemical_symbols[q] if 0 <= q < 119 else f"Z = {q}" for q in bad)
             raise KeyError(f"basis {self.name!r} has no shells for {names}; it knows {self.symbols()}")
         return table[z]
+
+    def n_electrons(self, atomic_numbers: Iterable[int]) -> int:
+        """Electrons that the orbitals of a neutral molecule hold."""
+        return sum(int(z) - self.core.get(int(z), 0) for z in atomic_numbers)
 
     @cached_property
     def orbital_count_table(self) -> np.ndarray:
@@ -165,6 +171,7 @@ class Basis:
                 "elements": {
                     chemical_symbols[z]: {
                         "shells": list(self.shells[z]),
+                        **({"core": self.core[z]} if self.core.get(z) else {}),
                         "functions": None
                         if self.functions is None
                         else [[f.l, list(f.exponents), list(f.coefficients)] for f in self.functions[z]],
@@ -178,14 +185,16 @@ class Basis:
     def from_json(cls, text: str) -> Basis:
         data = json.loads(text)
         number = {s: z for z, s in enumerate(chemical_symbols)}
-        shells, functions = {}, {}
+        shells, functions, core = {}, {}, {}
         for symbol, entry in data["elements"].items():
             shells[number[symbol]] = tuple(entry["shells"])
+            if entry.get("core"):
+                core[number[symbol]] = int(entry["core"])
             if entry["functions"] is not None:
                 functions[number[symbol]] = tuple(
                     GaussianShell(l, tuple(a), tuple(c)) for l, a, c in entry["functions"]
                 )
-        return cls(data["name"], shells, functions or None, data["projected"])
+        return cls(data["name"], shells, functions or None, data["projected"], core)
 
     def restricted(self, elements: Iterable[int]) -> Basis:
         """The same basis for fewer elements."""
@@ -196,6 +205,7 @@ class Basis:
             {z: self.shells[z] for z in keep},
             None if self.functions is None else {z: self.functions[z] for z in keep},
             self.projected,
+            {z: n for z, n in self.core.items() if z in keep},
         )
 
     def __str__(self):

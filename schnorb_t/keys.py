@@ -41,6 +41,9 @@ DIPOLE = "dipole"
 LARGE_BASIS_ENERGIES = "orbital_energies_large_basis"
 TOTAL_ENERGY = "total_energy"
 INDEX = "index"
+PRIOR_HAMILTONIAN = "prior_hamiltonian"
+PRIOR_OVERLAP = "prior_overlap"
+PRIOR_DENSITY = "prior_density"
 
 KEYS: dict[str, Key] = {
     ATOMIC_NUMBERS: Key("[N] int64", "", "atomic number of each atom, molecule after molecule"),
@@ -67,4 +70,7 @@ KEYS: dict[str, Key] = {
     LARGE_BASIS_ENERGIES: Key("[B, L]", "Eh", "orbital energies of the large-basis calculation; NaN in padding"),
     TOTAL_ENERGY: Key("[B]", "Eh", "total energy of the large-basis calculation"),
     INDEX: Key("[B] int64", "", "index of the molecule in its file or list"),
+    PRIOR_HAMILTONIAN: Key("[B, M, M]", "Eh", "Hamiltonian of the prior method in its own basis; 0 in padding"),
+    PRIOR_OVERLAP: Key("[B, M, M]", "", "its overlap; 0 in padding"),
+    PRIOR_DENSITY: Key("[B, M, M]", "", "its density matrix; 0 in padding"),
 }

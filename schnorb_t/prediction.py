@@ -40,8 +40,8 @@ class Prediction:
 
     @property
     def n_electrons(self) -> int:
-        """Core included."""
-        return int(self.atomic_numbers.sum())
+        """What the orbitals hold: core included, unless the basis leaves it out."""
+        return self.basis.n_electrons(self.atomic_numbers)
 
     @property
     def n_occupied(self) -> int:

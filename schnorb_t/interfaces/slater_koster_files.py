@@ -78,7 +78,7 @@ class ValenceShell:
 
 def onsite_means(model: MatrixModel) -> tuple[np.ndarray, np.ndarray]:
     """Mean on-site Hamiltonian (Eh) and overlap of each element, [E, K, K]."""
-    hamiltonian = model.two_centre.onsite.detach()
+    hamiltonian = model.two_centre.onsite_means().detach()
     overlap = model.overlap0.onsite
     if model.basis.projected:
         overlap = overlap + model.overlap_two_centre.onsite.detach()

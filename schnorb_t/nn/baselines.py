@@ -35,7 +35,7 @@ class TwoCentreModel(nn.Module):
         g = self.geometry(batch)
         return {
             key: self.geometry.symmetric(
-                part.onsite[g.element], part.bond_blocks(g.element_i, g.element_j, g.distance), g
+                part.onsite_means()[g.element], part.bond_blocks(g.element_i, g.element_j, g.distance), g
             )
             for key, part in ((keys.HAMILTONIAN, self.hamiltonian), (keys.OVERLAP, self.overlap))
         }

@@ -9,8 +9,10 @@ scaled per element (pair) and shell pair to what the reference data leave.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
+from ase.data import chemical_symbols
 from e3nn import o3
 from torch import Tensor, nn
 
@@ -21,11 +23,12 @@ from schnorb_t.nn.blocks import OffsiteBlocks, OnsiteBlocks
 from schnorb_t.nn.electrostatics import Electrostatics, Response
 from schnorb_t.nn.embedding import AtomEmbedding
 from schnorb_t.nn.geometry import Geometry, PairGeometry
-from schnorb_t.nn.interaction import Interaction
+from schnorb_t.nn.interaction import Interaction, IrrepsLinear, add
 from schnorb_t.nn.matrix_product import MatrixProduct
 from schnorb_t.nn.o2 import irrep_list
 from schnorb_t.nn.overlap import FreeAtomOverlap, overlap_power, positive_definite
 from schnorb_t.nn.pair import O2Residual, PairFeatures
+from schnorb_t.nn.prior import Prior, PriorToPairs
 from schnorb_t.nn.residual_scale import ResidualScale
 from schnorb_t.nn.slater_koster import TwoCentre
 
@@ -50,6 +53,8 @@ class MatrixModel(nn.Module):
         chain_channels: products of learned matrices, for what reaches a pair over chains of atoms; 0: none.
         orthogonal: learn S^(-1/2) H S^(-1/2), H in Löwdin's orthogonal functions (J. Chem. Phys. 18, 365 (1950)). For a
             large fixed basis: S has small eigenvalues there, and orbitals of them turn errors of 1 mEh in H into Eh.
+        prior: ``{"basis": Basis.to_json(), "arguments": {...}}`` of a frozen model of a cheaper method, whose
+            electronic structure the network takes as input (``nn.prior``); its weights are part of this model's.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class MatrixModel(nn.Module):
         charge_channels: int = 8,
         chain_channels: int = 8,
         orthogonal: bool = False,
+        prior: dict[str, Any] | None = None,
     ):
         super().__init__()
         if orthogonal and basis.projected:
@@ -87,7 +93,7 @@ class MatrixModel(nn.Module):
             Interaction(irreps if k else f"{scalars}x0e", irreps, n, message_cutoff, n_radial, hidden, product_channels)
             for k in range(interactions)
         )
-        self.electrostatics = self.response = self.chains = None
+        self.electrostatics = self.response = self.chains = self.prior = None
         if charge_channels:
             vectors = o3.Irreps(irreps).count("1o")
             self.electrostatics = Electrostatics(scalars, vectors, charge_channels, cutoff)
@@ -109,6 +115,11 @@ class MatrixModel(nn.Module):
             triangle_cutoff,
         )
         fields = 2 if basis.projected else 1
+        if prior:
+            self.prior = Prior(self._prior_model(prior), n)
+            self.prior_scalars = nn.Linear(self.prior.n_scalars, scalars)
+            self.prior_tensors = IrrepsLinear("2x1o+2x2e", irreps)
+            self.prior_pairs = PriorToPairs(widths, n, cutoff, n_radial, hidden)
         self.onsite_blocks = OnsiteBlocks(basis.layout, n, irreps, fields)
         self.offsite_blocks = OffsiteBlocks(basis.layout, widths, fields)
         if chain_channels:
@@ -124,13 +135,23 @@ class MatrixModel(nn.Module):
             self.overlap_two_centre = TwoCentre(basis, cutoff, two_centre_radial)
             self.overlap_scale = ResidualScale(basis, floor=1e-6)
 
+    def _prior_model(self, prior: dict[str, Any]) -> MatrixModel:
+        model = MatrixModel(Basis.from_json(prior["basis"]), **prior["arguments"])
+        if missing := [z for z in self.basis.elements if z not in model.basis.elements]:
+            raise ValueError(f"the prior does not know {', '.join(chemical_symbols[z] for z in missing)}")
+        if model.cutoff != self.cutoff:
+            raise ValueError(
+                f"the prior's cutoff is {model.cutoff:g} Å, this model's {self.cutoff:g} Å; give both the same"
+            )
+        return model
+
     # ---- prediction -----------------------------------------------------------------------------------------------
 
     def _blocks(self, part: TwoCentre, scale: ResidualScale, field: int, net, g: PairGeometry):
         """Symmetric blocks of one field: two-centre part + scaled network output, float64."""
         onsite_net, offsite_net = net
         rows = g.element_i * len(self.basis.elements) + g.element_j
-        onsite = part.onsite[g.element] + scale.onsite[g.element] * onsite_net[field].double()
+        onsite = part.onsite_means()[g.element] + scale.onsite[g.element] * onsite_net[field].double()
         offsite = part.bond_blocks(g.element_i, g.element_j, g.distance)
         offsite = offsite + (scale.offsite(rows, g.distance) * offsite_net[field]).double()
         return self.geometry.symmetric(onsite, offsite, g)
@@ -144,13 +165,18 @@ class MatrixModel(nn.Module):
         """
         g = self.geometry(batch)
         x = {"0e": self.embedding(g.element)[:, None]}
-        for interaction in self.interactions:
+        known = self.prior(g, x["0e"].dtype) if self.prior is not None else None
+        if known is not None:
+            x["0e"] = x["0e"] + self.prior_scalars(known.scalars)[:, None]
+        for k, interaction in enumerate(self.interactions):
             x = interaction(x, g)
+            if k == 0 and known is not None:
+                x = add(x, self.prior_tensors(known.tensors))
         potential = None
         if self.electrostatics is not None:
             potential, field = self.electrostatics(x, g)
             x = self.response(x, potential, field)
-        pairs = self.pair(x, g)
+        pairs = self.pair(x, g, None if known is None else self.prior_pairs(known, g))
         if self.chains is not None:
             x, pairs = self.chains(x, pairs, g)
             pairs = self.chain_residual(pairs)
@@ -208,6 +234,8 @@ class MatrixModel(nn.Module):
             batches: called twice for each matrix; gives the training batches anew every time, so that only one of
                 them is in memory.
         """
+        if self.prior is not None:
+            self.prior.fit(self.geometry(batch) for batch in batches())
         parts = [("hamiltonian", self.two_centre, self.scale)]
         if self.basis.projected:
             parts.append(("overlap", self.overlap_two_centre, self.overlap_scale))
@@ -224,7 +252,7 @@ class MatrixModel(nn.Module):
         for element, onsite, element_i, element_j, distance, blocks in samples:
             left = blocks - part.bond_blocks(element_i, element_j, distance)
             rows = element_i * len(self.basis.elements) + element_j
-            yield element, onsite - part.onsite[element], rows, distance, left
+            yield element, onsite - part.onsite_means()[element], rows, distance, left
 
     # ---- to look at -----------------------------------------------------------------------------------------------
 
@@ -243,6 +271,11 @@ class MatrixModel(nn.Module):
             *(
                 f"  interaction {k + 2}  {x.irreps_in} -> {x.irreps_out}, within {x.cutoff} Å"
                 for k, x in enumerate(list(self.interactions)[1:])
+            ),
+            *(
+                [f"  prior          {self.prior.model.basis}, {self.prior.n_scalars} scalars, H and P"]
+                if self.prior
+                else []
             ),
             *([f"  electrostatics {self.electrostatics.extra_repr()}"] if self.electrostatics else []),
             f"  pair           2 x ({self.irreps}) -> O(2) about the bond: "

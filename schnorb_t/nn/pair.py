@@ -67,7 +67,8 @@ class PairFeatures(nn.Module):
         self.residuals = nn.ModuleList(O2Residual(widths) for _ in range(layers + 1))
         self.products = nn.ModuleList(O2Product(widths, widths, product_channels) for _ in range(layers))
 
-    def forward(self, x: Features, g: PairGeometry) -> O2Features:
+    def forward(self, x: Features, g: PairGeometry, more: O2Features | None = None) -> O2Features:
+        """``more``: what else is known of the pairs, with the same widths."""
         i, j = g.batch[keys.PAIR_INDEX]
         dtype = x["0e"].dtype
         wigner = g.rotations(dtype)
@@ -80,6 +81,8 @@ class PairFeatures(nn.Module):
             seen = [torch.cat((s, third[k]), -1) if k < len(third) else s for k, s in enumerate(seen)]
         h = self.mix(o2_scale(seen, first))
         h[0] = h[0] + bond
+        if more is not None:
+            h = [a + b for a, b in zip(h, more, strict=True)]
         h = self.residuals[0](h)
         for scale, product, residual in zip(rest, self.products, self.residuals[1:], strict=True):
             h = [a + b for a, b in zip(h, product(o2_scale(h, scale)), strict=True)]

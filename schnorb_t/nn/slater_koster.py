@@ -155,6 +155,11 @@ class TwoCentre(nn.Module):
         pair = element_i * self.n_elements + element_j
         return torch.einsum("pk,pkn->pn", self.radial(distance), self.coefficients[pair])
 
+    def onsite_means(self) -> Tensor:
+        """[elements, K, K], their invariant part: gradients of p blocks are not isotropic, and training must not turn
+        the parameter into something that depends on the orientation of molecules."""
+        return (self.onsite.flatten(1) @ self.invariant.T @ self.invariant).reshape(self.onsite.shape)
+
     def bond_blocks(self, element_i: Tensor, element_j: Tensor, distance: Tensor) -> Tensor:
         """[P, K, K] in the bond frame."""
         return self.frame.from_components(self.components(element_i, element_j, distance))

@@ -47,7 +47,8 @@ def xtb_basis(elements: Iterable[int]) -> Basis:
         raise UserError(f"{METHOD} labels are made for H, C, N, O and F, not for {', '.join(missing)}")
     free = basis_from_pyscf(FREE_ATOM_BASIS, elements)
     functions = {z: free.functions[z][len(free.shells[z]) - len(VALENCE[z][0]) :] for z in elements}
-    return Basis(METHOD, {z: VALENCE[z][0] for z in elements}, functions, projected=True)
+    core = {z: z - VALENCE[z][1] for z in elements if z > VALENCE[z][1]}
+    return Basis(METHOD, {z: VALENCE[z][0] for z in elements}, functions, projected=True, core=core)
 
 
 def xtb_header(elements: Iterable[int], source: str = "") -> Header:

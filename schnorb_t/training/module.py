@@ -13,10 +13,11 @@ from torchmetrics import MeanMetric
 
 from schnorb_t import keys
 from schnorb_t.basis import Basis
+from schnorb_t.data.batch import to_device
 from schnorb_t.errors import UserError
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.physics.occupations import Smearing
-from schnorb_t.training.checkpoint import KEY, ModelCard, find_model
+from schnorb_t.training.checkpoint import KEY, ModelCard, find_model, load_model
 from schnorb_t.training.losses import MATRICES, SMEARING, Output, Quantities
 from schnorb_t.training.property_metrics import property_errors
 from schnorb_t.training.transfer import start_from
@@ -33,7 +34,8 @@ class MatrixModule(L.LightningModule):
 
     Args:
         basis: of the labels; the command takes it from the data.
-        network: arguments of ``MatrixModel`` besides basis and cutoff.
+        network: arguments of ``MatrixModel`` besides basis and cutoff; ``prior`` may be a checkpoint's path or the name
+            of a model of the package.
         cutoff: Å, pairs farther apart have no block.
         outputs: the losses.
         learning_rate: at its height.
@@ -61,8 +63,15 @@ class MatrixModule(L.LightningModule):
         start_from: str | None = None,
     ):
         super().__init__()
-        self.arguments = {**(network or {}), "cutoff": cutoff}
+        self.arguments, prior = {**(network or {}), "cutoff": cutoff}, None
+        if isinstance(self.arguments.get("prior"), str):
+            prior, card = load_model(find_model(self.arguments["prior"]))
+            self.arguments["prior"] = {"basis": card.basis.to_json(), "arguments": card.arguments}
         self.model = MatrixModel(basis, **self.arguments)
+        if prior is not None:
+            self.model.prior.model.load_state_dict(prior.state_dict())
+        #: place of a molecule in the data -> what its prior says, which training never changes
+        self._priors: dict[int, dict[str, Tensor]] = {}
         self.outputs = list(outputs or DEFAULT_OUTPUTS)
         self.learning_rate, self.two_centre_rate, self.weight_decay = learning_rate, two_centre_rate, weight_decay
         self.warmup_steps, self.final_rate = warmup_steps, final_rate
@@ -105,6 +114,25 @@ class MatrixModule(L.LightningModule):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return self.model(batch)
+
+    def on_before_batch_transfer(self, batch: dict[str, Tensor], _: int) -> dict[str, Tensor]:
+        """Add what the prior says: computed once per molecule, kept on the CPU."""
+        if self.model.prior is None:
+            return batch
+        places = batch[keys.INDEX].tolist()
+        if any(place not in self._priors for place in places):
+            with torch.no_grad():
+                made = self.model.prior.matrices(to_device(batch, self.device))
+            for b, place in enumerate(places):
+                n = int(batch[keys.ORBITAL_MASK][b].sum())  # the prior's orbitals are fewer
+                self._priors[place] = {name: x[b, :n, :n].float().cpu() for name, x in made.items()}
+        m = batch[keys.ORBITAL_MASK].shape[1]
+        for name in (keys.PRIOR_HAMILTONIAN, keys.PRIOR_OVERLAP, keys.PRIOR_DENSITY):
+            batch[name] = torch.zeros(len(places), m, m)
+            for b, place in enumerate(places):
+                kept = self._priors[place][name]
+                batch[name][b, : len(kept), : len(kept)] = kept
+        return batch
 
     def _quantities(self, batch: dict[str, Tensor]) -> tuple[Quantities, Quantities]:
         out, more = self.model(batch), {"basis": self.model.basis, "smearing": self.smearing}

@@ -5,6 +5,7 @@ from ase.build import molecule
 
 from schnorb_t.basis import Basis
 from schnorb_t.reference.pyscf import basis_from_pyscf
+from schnorb_t.reference.xtb import xtb_basis
 
 NAMES = ("CH3CONH2", "H2O", "CH3CH2OH", "HCN", "C6H6")
 
@@ -19,6 +20,11 @@ def structures(names=NAMES, seed=0):
 def minimal_basis() -> Basis:
     """s and s, s, p with PySCF's free-atom functions, as a projected basis."""
     return basis_from_pyscf("minao", [1, 6, 7, 8], projected="wqao")
+
+
+def valence_basis() -> Basis:
+    """GFN2-xTB's shells: s on hydrogen, s and p on the others, no core."""
+    return xtb_basis([1, 6, 7, 8])
 
 
 def split_basis() -> Basis:

@@ -12,31 +12,47 @@ from scipy.spatial.transform import Rotation
 from schnorb_t import keys
 from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.nn.model import MatrixModel
-from tests.nn.molecules import minimal_basis, split_basis, structures
+from tests.nn.molecules import minimal_basis, split_basis, structures, valence_basis
 from tests.test_basis_and_conventions import standard_wigner
 
 pytest.importorskip("pyscf")
 CUTOFF = 10.0
 #: relative to the largest element
 BOUND = {torch.float32: 2e-5, torch.float64: 1e-11}
-BASES = {"minimal": minimal_basis, "def2-SVP": split_basis}
+BASES = {"minimal": minimal_basis, "minimal, prior": minimal_basis, "def2-SVP": split_basis}
 
 
-@pytest.fixture(scope="module", params=["minimal", "def2-SVP"])
-def basis(request):
-    return BASES[request.param]()
+def prior() -> dict:
+    """A model of valence shells as input."""
+    arguments = dict(irreps="8x0e+8x1o+4x1e+8x2e", pair_channels=[16, 8, 8, 8], hidden=16, product_channels=4)
+    return {"basis": valence_basis().to_json(), "arguments": arguments}
+
+
+@pytest.fixture(scope="module", params=list(BASES))
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def basis(kind):
+    return BASES[kind]()
 
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.float64], ids=["float32", "float64"])
-def model(request, basis):
+def model(request, kind, basis):
     torch.manual_seed(0)
     irreps = "16x0e+8x1o+8x1e+8x2e+4x2o" + ("" if basis.l_max < 2 else "+4x3o+4x3e+4x4e")
-    net = MatrixModel(basis, irreps, pair_channels=(24, 8, 12, 8), hidden=32, product_channels=8)
+    given = prior() if "prior" in kind else None
+    net = MatrixModel(basis, irreps, pair_channels=(24, 8, 12, 8), hidden=32, product_channels=8, prior=given)
+    nets = [net] if given is None else [net, net.prior.model]
     with torch.no_grad():  # a two-centre part that is not zero, without labels
-        for part in (net.two_centre, getattr(net, "overlap_two_centre", None)):
-            if part is not None:
-                part.coefficients.normal_(0, 0.02)
-                part.onsite.copy_(part.invariant.sum(0).reshape(part.onsite.shape[1:]) * 0.05)
+        for part in (p for n in nets for p in (n.two_centre, getattr(n, "overlap_two_centre", None)) if p is not None):
+            part.coefficients.normal_(0, 0.02)
+            # not isotropic, as gradients leave it: only the invariant part may count
+            part.onsite.normal_(0, 0.05)
+            part.onsite.add_(part.invariant.sum(0).reshape(part.onsite.shape[1:]) * 0.05)
+        if given is not None:
+            net.prior.model.two_centre.onsite.add_(torch.diag(torch.tensor([-0.6, -0.2, -0.2, -0.2])))
     net.scale.onsite.fill_(1.0)
     net.scale.height.fill_(0.0)
     if basis.projected:
@@ -195,7 +211,7 @@ def test_gradients_reach_every_weight_and_are_finite(basis):
     out = net(batch)
     (out[keys.HAMILTONIAN].square().sum() + out[keys.OVERLAP].square().sum()).backward()
     for name, p in net.named_parameters():
-        if p.numel():
+        if p.numel() and p.requires_grad:
             assert p.grad is not None and torch.isfinite(p.grad).all(), name
 
 
