@@ -42,7 +42,7 @@ def xtb_basis(elements: Iterable[int]) -> Basis:
     Raises:
         UserError: another element than H, C, N, O, F.
     """
-    elements = sorted(set(elements))
+    elements = sorted({int(z) for z in elements})
     if missing := [chemical_symbols[z] for z in elements if z not in VALENCE]:
         raise UserError(f"{METHOD} labels are made for H, C, N, O and F, not for {', '.join(missing)}")
     free = basis_from_pyscf(FREE_ATOM_BASIS, elements)

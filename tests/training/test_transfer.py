@@ -1,0 +1,154 @@
+"""Beginning a training from another model: what is taken, what is refused; and training with a prior."""
+
+import numpy as np
+import pytest
+import pytorch_lightning as L
+import torch
+
+from schnorb_t import keys
+from schnorb_t.data.batch import records_to_batch, structures_to_batch
+from schnorb_t.data.datamodule import MatrixDataModule
+from schnorb_t.errors import UserError
+from schnorb_t.nn.model import MatrixModel
+from schnorb_t.physics.occupations import ZERO_TEMPERATURE
+from schnorb_t.training.checkpoint import KEY, ModelCard, load_model
+from schnorb_t.training.losses import Output
+from schnorb_t.training.module import MatrixModule
+from schnorb_t.training.transfer import TRUNK, start_from
+from tests.nn.molecules import minimal_basis, structures, valence_basis
+from tests.training.examples import ARGUMENTS, BASIS, write_store
+
+pytest.importorskip("pyscf")
+
+
+def save(model: MatrixModel, arguments: dict, path):
+    card = ModelCard(arguments, model.basis, {"functional": "none"}, "toy")
+    weights = {f"model.{k}": v for k, v in model.state_dict().items()}
+    torch.save({"state_dict": weights, KEY: {**card.to_entry(), "config": ""}}, path)
+    return path
+
+
+def randomised(basis, arguments, seed):
+    torch.manual_seed(seed)
+    net = MatrixModel(basis, **arguments)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(0.1 * torch.randn_like(p))
+    return net
+
+
+def test_everything_from_the_same_basis(tmp_path):
+    source = randomised(BASIS, ARGUMENTS, 0)
+    path = save(source, ARGUMENTS, tmp_path / "source.ckpt")
+    target = randomised(BASIS, ARGUMENTS, 1)
+    assert start_from(target, path)
+    assert all(torch.equal(v, source.state_dict()[k]) for k, v in target.state_dict().items())
+
+
+def test_the_trunk_from_another_basis_and_more_elements(tmp_path):
+    source = randomised(valence_basis(), ARGUMENTS, 0)
+    path = save(source, ARGUMENTS, tmp_path / "source.ckpt")
+    basis = minimal_basis().restricted([1, 8])
+    target, before = randomised(basis, ARGUMENTS, 1), randomised(basis, ARGUMENTS, 1).state_dict()
+    assert not start_from(target, path)
+    mine, theirs = target.state_dict(), source.state_dict()
+    for name, value in mine.items():
+        if name.split(".")[0] not in TRUNK:
+            assert torch.equal(value, before[name]), name
+    assert torch.equal(mine["embedding.table.weight"], theirs["embedding.table.weight"][[0, 3]])
+    # pairs HH, HO, OH, OO of H, C, N, O
+    assert torch.equal(mine["pair.filters.pair.weight"], theirs["pair.filters.pair.weight"][[0, 3, 12, 15]])
+    assert torch.equal(mine["pair.mix.maps.0.weight"], theirs["pair.mix.maps.0.weight"])
+
+
+def test_another_network_is_refused(tmp_path):
+    path = save(randomised(BASIS, ARGUMENTS, 0), ARGUMENTS, tmp_path / "source.ckpt")
+    with pytest.raises(UserError, match="of another network"):
+        start_from(MatrixModel(BASIS, **{**ARGUMENTS, "hidden": 12}), path)
+    with pytest.raises(UserError, match="none of the elements"):
+        start_from(MatrixModel(minimal_basis().restricted([7]), **ARGUMENTS), only_hydrogen(tmp_path))
+
+
+def only_hydrogen(folder):
+    basis = BASIS.restricted([1])
+    return save(MatrixModel(basis, **ARGUMENTS), ARGUMENTS, folder / "hydrogen.ckpt")
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory):
+    """A model of valence shells with levels of their order."""
+    net = randomised(valence_basis(), ARGUMENTS, 3)
+    with torch.no_grad():
+        net.two_centre.onsite.copy_(torch.diag(torch.tensor([-0.6, -0.2, -0.2, -0.2])).expand(4, 4, 4))
+    return save(net, ARGUMENTS, tmp_path_factory.mktemp("prior") / "prior.ckpt")
+
+
+def test_training_with_a_prior(prior, tmp_path):
+    """The prior stays frozen, its matrices are made once, the checkpoint needs no other file."""
+    data = MatrixDataModule(str(write_store(tmp_path / "toy.h5").path), cutoff=8.0, batch_size=4)
+    network = {k: v for k, v in ARGUMENTS.items() if k != "cutoff"}
+    outputs = [Output("hamiltonian", weight=10.0), Output("overlap", weight=10.0)]
+    module = MatrixModule(data.basis, {**network, "prior": str(prior)}, 8.0, outputs, warmup_steps=1)
+    module.prepare(data)
+    original, calls = module.model.prior.matrices, []
+    module.model.prior.matrices = lambda batch: calls.append(len(batch[keys.N_ATOMS])) or original(batch)
+    before = {k: v.clone() for k, v in module.model.state_dict().items()}
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0,
+    )  # fmt: skip
+    trainer.fit(module, data)
+    after = module.model.state_dict()
+    moved = {k for k, v in after.items() if not torch.equal(v, before[k])}
+    assert "prior_scalars.weight" in moved and any(k.startswith("prior_pairs") for k in moved)
+    assert not any(k.startswith("prior.") for k in moved)
+    assert sum(calls) == len(data.split["train"]) + len(data.split["val"])
+    del module.model.prior.matrices
+    trainer.save_checkpoint(tmp_path / "trained.ckpt")
+    model, card = load_model(tmp_path / "trained.ckpt")
+    assert card.arguments["prior"]["basis"] == valence_basis().to_json()
+    records = [data.store[int(i)] for i in data.split["val"]]
+    batch = records_to_batch(records, model.basis, 8.0)
+    with torch.no_grad():
+        a, b = model(batch), module.model.eval()(batch)
+        kept = module.model({**batch, **module.model.prior.matrices(batch)})
+    for key in (keys.HAMILTONIAN, keys.OVERLAP):
+        assert torch.equal(a[key], b[key])
+        assert (a[key] - kept[key]).abs().max() < 1e-6
+
+
+def test_what_a_prior_must_fit():
+    arguments = {"basis": valence_basis().restricted([1, 6]).to_json(), "arguments": ARGUMENTS}
+    with pytest.raises(ValueError, match="does not know N, O"):
+        MatrixModel(minimal_basis(), **ARGUMENTS, prior=arguments)
+    arguments["basis"] = valence_basis().to_json()
+    with pytest.raises(ValueError, match="cutoff"):
+        MatrixModel(minimal_basis(), **{**ARGUMENTS, "cutoff": 9.0}, prior=arguments)
+    arguments["basis"] = minimal_basis().to_json()
+    with pytest.raises(ValueError, match="one s and one p"):
+        MatrixModel(minimal_basis(), **ARGUMENTS, prior=arguments)
+
+
+def test_the_priors_charges_are_those_of_its_own_matrices(prior):
+    net, _ = load_model(prior)
+    model = MatrixModel(minimal_basis(), **ARGUMENTS, prior={"basis": net.basis.to_json(), "arguments": ARGUMENTS})
+    model.prior.model.load_state_dict(net.state_dict())
+    model.prior.SMEARING = ZERO_TEMPERATURE
+    numbers, positions = structures(("CH3CONH2", "H2O"))
+    batch = structures_to_batch(numbers, positions, model.basis, 8.0)
+    with torch.no_grad():
+        raw = model.prior.raw(model.geometry(batch)).scalars
+        out = net(structures_to_batch(numbers, positions, net.basis, 8.0))
+    at = 0
+    for k, z in enumerate(numbers):
+        n = int(net.basis.n_orbitals(z).sum())
+        h, s = out[keys.HAMILTONIAN][k, :n, :n], out[keys.OVERLAP][k, :n, :n]
+        root = torch.linalg.inv(torch.linalg.cholesky(s))
+        _, c = torch.linalg.eigh(root @ h @ root.T)
+        c = (root.T @ c)[:, : net.basis.n_electrons(z) // 2]
+        owner = np.repeat(np.arange(len(z)), net.basis.n_orbitals(z))
+        populations = np.bincount(owner, weights=(2 * (c @ c.T) * s).sum(1).numpy())
+        charges = np.array([net.basis.n_electrons([q]) for q in z]) - populations
+        # the charge is the eleventh scalar
+        assert np.abs(raw[at : at + len(z), 10].numpy() - charges).max() < 1e-8
+        at += len(z)
