@@ -1,12 +1,13 @@
 # make fit   installs what is needed and runs the main job: learn the sample, test on unseen molecules
 # make test  installs what is needed and runs the test suite; make test-slow the tests that take minutes
 # make qm9 QM9=geometries.npz.xz   labels 600 molecules of QM9 (hours), trains configs/qm9.yaml (one hour), tests
+# make gfn2 QM9=...                       trains the prior that configs/qm9.yaml takes from the package (GFN2-xTB labels)
 # All can be repeated; neither needs the other. PYTHON=python3.11 chooses another interpreter (3.10 or newer).
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: fit test test-slow qm9 lint clean
+.PHONY: fit test test-slow qm9 gfn2 lint clean
 
 fit: $(VENV)/.installed
 	$(RUN) schnorb_t.fit --config configs/sample.yaml $(ARGS)
@@ -25,6 +26,16 @@ data/qm9.h5: | $(VENV)/.installed
 	mkdir -p data
 	test -s data/qm9.xyz || $(VENV)/bin/python data_prep/qm9.py $(QM9) -o data/qm9.xyz --ranks 0:600
 	OMP_NUM_THREADS=1 $(VENV)/bin/python data_prep/label_pyscf.py data/qm9.xyz -o $@ --target wqao
+
+gfn2: data/gfn2.h5
+	$(RUN) schnorb_t.fit --config configs/gfn2.yaml $(ARGS)
+
+data/gfn2.h5: | $(VENV)/.installed
+	mkdir -p data
+	test -s data/gfn2.xyz || $(VENV)/bin/python data_prep/qm9.py $(QM9) -o data/gfn2.xyz --ranks 600:6700
+	OMP_NUM_THREADS=1 $(VENV)/bin/python data_prep/label_xtb.py data/gfn2.xyz -o data/gfn2_part.h5
+	$(RUN) schnorb_t.data.splits data/gfn2_part.h5 --fractions 0.98 0.01 0.01
+	mv data/gfn2_part.h5 $@
 
 lint: $(VENV)/.installed
 	$(RUN) ruff check .

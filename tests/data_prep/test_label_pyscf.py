@@ -228,3 +228,21 @@ def test_a_dask_cluster_gives_the_same_file(water, tmp_path):
         os.kill(pids[0], signal.SIGKILL)
         assert process.wait(120) == 0
     assert_same_content(output, whole)
+
+
+def test_scf_from_a_model_gives_the_same_labels(tmp_path):
+    """Ethanol in def2-SVP, begun from PySCF's guess and from the package's model."""
+    atoms = molecule("CH3CH2OH")
+    write(tmp_path / "ethanol.xyz", atoms, format="extxyz")
+    for name, more in (("own", ()), ("model", ("--guess", "def2svp"))):
+        done = run("label_pyscf.py", tmp_path / "ethanol.xyz", "-o", tmp_path / f"{name}.h5", "--workers", 1, *more)
+        assert done.returncode == 0, done.stderr
+    own, model = (Store(tmp_path / f"{name}.h5")[0] for name in ("own", "model"))
+    assert abs(own.total_energy - model.total_energy) < 1e-8
+    assert 0 < np.abs(own.hamiltonian - model.hamiltonian).max() < 1e-4  # another way to the same place
+
+
+def test_a_model_that_does_not_know_an_element_is_refused(tmp_path):
+    write(tmp_path / "salt.xyz", molecule("CH3SH"), format="extxyz")
+    done = run("label_pyscf.py", tmp_path / "salt.xyz", "-o", tmp_path / "salt.h5", "--guess", "def2svp")
+    assert done.returncode == 2 and "does not know S" in done.stderr and not (tmp_path / "salt.h5").exists()
