@@ -73,25 +73,25 @@ class OnsiteBlocks(nn.Module):
         return out.unflatten(2, (self.k, self.k))
 
 
-class OffsiteBlocks(nn.Module):
-    """O(2) features of pairs -> bond-frame blocks [P, K, K] of ``fields`` matrices.
+class OffsitePatterns(nn.Module):
+    """How bond-frame blocks couple to O(2) features: |m_a| (x) |m_b| = m_a + m_b, |m_a - m_b|. No weights.
 
     Args:
         layout: l of the shells of an atom's slots (``Basis.layout``).
-        widths: channels of the pair features; m up to twice the largest l are read.
-        fields: how many matrices.
-        gain: size of the blocks at the start.
+        kinds: O(2) representations (even, odd, m = 1, ...); m up to twice the largest l are used.
 
     Raises:
-        ValueError: pair features of too small m.
+        ValueError: too few representations.
     """
 
-    def __init__(self, layout: Sequence[int], widths: list[int], fields: int, gain: float = 0.1):
+    def __init__(self, layout: Sequence[int], kinds: int):
         super().__init__()
-        self.k, self.fields = sum(2 * l + 1 for l in layout), fields
+        self.k = sum(2 * l + 1 for l in layout)
         at, m_max = layout_offsets(layout), 2 * max(layout)
-        if len(widths) < m_max + 2:
-            raise ValueError(f"pair features need m up to {m_max} for shells {tuple(layout)}, got widths {widths}")
+        if kinds < m_max + 2:
+            raise ValueError(
+                f"pair features need m up to {m_max} for shells {tuple(layout)}, got widths up to m = {kinds - 2} only"
+            )
         patterns: list[list[Tensor]] = [[] for _ in range(m_max + 2)]
         for a, la in zip(at, layout, strict=True):
             for b, lb in zip(at, layout, strict=True):
@@ -101,13 +101,7 @@ class OffsiteBlocks(nn.Module):
                             patterns[kind].append(pattern)
         #: couplings per O(2) representation
         self.counts = [len(items) for items in patterns]
-        self.maps = nn.ModuleList()
         for kind, items in enumerate(patterns):
-            self.maps.append(
-                nn.Linear(widths[kind], len(items) * fields, bias=False) if items and widths[kind] else None
-            )
-            if self.maps[-1] is not None:
-                nn.init.normal_(self.maps[-1].weight, std=gain * widths[kind] ** -0.5)
             if items:
                 # rows ordered (cos or sin, coupling), to match the features' [P, 2, C]
                 stacked = torch.stack(items, 1).reshape(-1, self.k * self.k)
@@ -146,6 +140,30 @@ class OffsiteBlocks(nn.Module):
             y = blocks @ getattr(self, f"pattern_{kind}").to(blocks.dtype).T
             out.append(y.flatten(1) if kind < 2 else y.unflatten(2, (2, count)).transpose(1, 2).flatten(2))
         return out
+
+
+class OffsiteBlocks(OffsitePatterns):
+    """O(2) features of pairs -> bond-frame blocks [P, K, K] of ``fields`` matrices.
+
+    Args:
+        layout: l of the shells of an atom's slots (``Basis.layout``).
+        widths: channels of the pair features; m up to twice the largest l are read.
+        fields: how many matrices.
+        gain: size of the blocks at the start.
+
+    Raises:
+        ValueError: pair features of too small m.
+    """
+
+    def __init__(self, layout: Sequence[int], widths: list[int], fields: int, gain: float = 0.1):
+        super().__init__(layout, len(widths))
+        self.fields = fields
+        self.maps = nn.ModuleList()
+        for kind, count in enumerate(self.counts):
+            read = count and widths[kind]
+            self.maps.append(nn.Linear(widths[kind], count * fields, bias=False) if read else None)
+            if read:
+                nn.init.normal_(self.maps[-1].weight, std=gain * widths[kind] ** -0.5)
 
     def forward(self, pairs: O2Features) -> Tensor:
         """[fields, P, K, K] in the bond frame."""

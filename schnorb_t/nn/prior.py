@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from schnorb_t import keys
 from schnorb_t.nn.assembly import blocks_from_matrix
-from schnorb_t.nn.blocks import OffsiteBlocks
+from schnorb_t.nn.blocks import OffsitePatterns
 from schnorb_t.nn.electrostatics import smeared_coulomb
 from schnorb_t.nn.embedding import RadialMLP
 from schnorb_t.nn.geometry import PairGeometry
@@ -158,7 +158,7 @@ class PriorToPairs(nn.Module):
 
     def __init__(self, widths: list[int], n_elements: int, cutoff: float, n_radial: int, hidden: int):
         super().__init__()
-        self.blocks = OffsiteBlocks(LAYOUT, widths, 1)
+        self.blocks = OffsitePatterns(LAYOUT, len(widths))
         seen = [2 * count for count in self.blocks.counts]
         self.filters = RadialMLP(n_elements, cutoff, n_radial, hidden, sum(seen))
         self.to_pairs = O2Linear(seen, widths, bias=False)

@@ -69,7 +69,10 @@ def test_the_command_continues(tmp_path):
         frame.info["name"] = str(frame.symbols)
     write(tmp_path / "few.xyz", frames[:3], format="extxyz")
     write(tmp_path / "all.xyz", frames, format="extxyz")
-    for name, text in (("few.xyz", "3 molecules labelled, 0 failed, 0 there"), ("all.xyz", "0 molecules labelled, 1 failed, 3 there")):
+    for name, text in (
+        ("few.xyz", "3 molecules labelled, 0 failed, 0 there"),
+        ("all.xyz", "0 molecules labelled, 1 failed, 3 there"),
+    ):
         done = run("label_xtb.py", tmp_path / name, "-o", tmp_path / "xtb.h5")
         assert done.returncode == 0 and text in done.stdout, done.stderr
     with Store(tmp_path / "xtb.h5") as store:
