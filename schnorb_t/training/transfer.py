@@ -1,6 +1,6 @@
 """Begin a training from another model: all of it, or what it knows of chemistry.
 
-From a model of the same basis everything is taken (fine-tuning). From one of another basis or level of theory, say
+From a model of the same basis everything is taken (fine-tuning; a prior may be added). From one of another basis or level of theory, say
 GFN2-xTB's valence shells, the parts that do not speak of orbitals are taken: embedding, interactions, electrostatics,
 pairs, chains. Two-centre functions, scales and orbital blocks then start from the new labels.
 """
@@ -45,6 +45,8 @@ def start_from(model: MatrixModel, path: str | Path) -> bool:
         names = list(mine)
     else:
         names = [name for name in mine if name.split(".")[0] in TRUNK]
+    if other.prior is None:  # what a prior adds begins anew
+        names = [name for name in names if not name.startswith("prior")]
     here, there = model.basis.elements, other.basis.elements
     common = [z for z in here if z in there]
     if not common:
@@ -71,4 +73,4 @@ def start_from(model: MatrixModel, path: str | Path) -> bool:
             "give both trainings the same model.network and cutoff"
         )
     model.load_state_dict({**mine, **copied})
-    return len(copied) == len(mine)
+    return "two_centre.onsite" in copied

@@ -45,6 +45,18 @@ def test_everything_from_the_same_basis(tmp_path):
     assert all(torch.equal(v, source.state_dict()[k]) for k, v in target.state_dict().items())
 
 
+def test_a_prior_is_added_to_a_trained_model(tmp_path):
+    source = randomised(minimal_basis(), ARGUMENTS, 0)
+    path = save(source, ARGUMENTS, tmp_path / "source.ckpt")
+    given = {"basis": valence_basis().to_json(), "arguments": ARGUMENTS}
+    target = randomised(minimal_basis(), {**ARGUMENTS, "prior": given}, 1)
+    before = {k: v.clone() for k, v in target.state_dict().items()}
+    assert start_from(target, path)
+    for name, value in target.state_dict().items():
+        wanted = before if name.startswith("prior") else source.state_dict()
+        assert torch.equal(value, wanted[name]), name
+
+
 def test_the_trunk_from_another_basis_and_more_elements(tmp_path):
     source = randomised(valence_basis(), ARGUMENTS, 0)
     path = save(source, ARGUMENTS, tmp_path / "source.ckpt")
