@@ -1,8 +1,9 @@
 """Begin a training from another model: all of it, or what it knows of chemistry.
 
-From a model of the same basis everything is taken (fine-tuning; a prior may be added). From one of another basis or level of theory, say
-GFN2-xTB's valence shells, the parts that do not speak of orbitals are taken: embedding, interactions, electrostatics,
-pairs, chains. Two-centre functions, scales and orbital blocks then start from the new labels.
+From a model of the same basis everything is taken (fine-tuning; a prior may be added). From one of another basis or
+level of theory, say GFN2-xTB's valence shells, the parts that do not speak of orbitals are taken: embedding,
+interactions, electrostatics, pairs, chains. Two-centre functions, scales and orbital blocks then start from the new
+labels.
 """
 
 from __future__ import annotations
