@@ -88,12 +88,8 @@ def label_all(job: LabelJob, structures: list[Structure], refused: dict[str, str
             done, failed = 0, len(todo) - len(work)
             bar = progress.add_task(job.target, total=len(work), done=done, failed=failed, left=len(work))
             for count, (structure, ok, value) in enumerate(outcomes, 1):
-                if ok:
-                    writer.add(value)
-                    done += 1
-                else:
-                    writer.add_failure(structure.name, value, structure.order)
-                    failed += 1
+                labelled = writer.add_outcome(structure.name, structure.order, ok, value)
+                done, failed = done + labelled, failed + (not labelled)
                 progress.update(bar, advance=1, done=done, failed=failed, left=len(work) - count)
 
 

@@ -33,19 +33,14 @@ def main() -> None:
         if fault := fault_of(structure):
             raise UserError(f"structure {index} ({structure.name}) cannot be labelled: {fault}")
     header = xtb_header({int(z) for s in structures for z in s.atomic_numbers}, args.source)
-    job, done, failed = XtbJob(), 0, 0
+    job, done = XtbJob(), 0
     with StoreWriter(args.output, header) as writer:
         known = writer.known_names
         work = [s for s in structures if s.name not in known]
         for structure in track(work, description="GFN2-xTB", console=Console(stderr=True)):
-            ok, value = guarded(job, structure)
-            if ok:
-                writer.add(value)
-                done += 1
-            else:
-                writer.add_failure(structure.name, value, structure.order)
-                failed += 1
-    print(f"{args.output}: {done} molecules labelled, {failed} failed, {len(structures) - len(work)} there already")
+            done += writer.add_outcome(structure.name, structure.order, *guarded(job, structure))
+    there = len(structures) - len(work)
+    print(f"{args.output}: {done} molecules labelled, {len(work) - done} failed, {there} there already")
 
 
 if __name__ == "__main__":

@@ -96,6 +96,21 @@ class StoreWriter:
         self.known_names.add(packed.name)
         self._failed.discard(packed.name)
 
+    def add_outcome(self, name: str, order: int, ok: bool, value) -> bool:
+        """``add(value)`` of a molecule that was labelled, ``add_failure`` with ``value`` as the reason of another.
+
+        Returns:
+            ok.
+
+        Raises:
+            UserError: see both.
+        """
+        if ok:
+            self.add(value)
+        else:
+            self.add_failure(name, value, order)
+        return ok
+
     def add_failure(self, name: str, reason: str, order: int) -> None:
         """Record that a molecule was tried in vain, and why. The last reason given for a name counts.
 
