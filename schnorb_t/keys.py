@@ -44,6 +44,8 @@ INDEX = "index"
 PRIOR_HAMILTONIAN = "prior_hamiltonian"
 PRIOR_OVERLAP = "prior_overlap"
 PRIOR_DENSITY = "prior_density"
+MEMBER_HAMILTONIAN = "member_hamiltonian"
+MEMBER_OVERLAP = "member_overlap"
 
 KEYS: dict[str, Key] = {
     ATOMIC_NUMBERS: Key("[N] int64", "", "atomic number of each atom, molecule after molecule"),
@@ -73,4 +75,6 @@ KEYS: dict[str, Key] = {
     PRIOR_HAMILTONIAN: Key("[B, M, M]", "Eh", "Hamiltonian of the prior method in its own basis; 0 in padding"),
     PRIOR_OVERLAP: Key("[B, M, M]", "", "its overlap; 0 in padding"),
     PRIOR_DENSITY: Key("[B, M, M]", "", "its density matrix; 0 in padding"),
+    MEMBER_HAMILTONIAN: Key("[E, B, M, M]", "Eh", "Hamiltonian of each member of an ensemble; 0 in padding"),
+    MEMBER_OVERLAP: Key("[E, B, M, M]", "", "overlap of each member; 0 in padding"),
 }

@@ -6,6 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +16,8 @@ from schnorb_t.units import HARTREE
 
 #: Structures whose levels are printed.
 SHOWN = 5
+#: Eh; structures on whose HOMO or LUMO an ensemble's members differ by more (standard deviation) are named.
+DOUBTFUL = 0.2 / HARTREE
 
 
 def positive(text: str) -> int:
@@ -40,16 +43,23 @@ def positive_number(text: str) -> float:
 
 
 def print_levels(shown: dict[int, Prediction], total: int, console: Console) -> None:
-    """Frontier levels of the first structures, eV and Eh."""
+    """Frontier levels of the first structures: in eV and Eh, or in eV with the spread of an ensemble's members."""
     table = Table(title=f"the first {len(shown)} of {total:,}" if total > len(shown) else None, title_justify="left")
     for heading in ("structure", "formula", "name"):
         table.add_column(heading)
-    for unit in ("eV", "Eh"):
+    spread = any(x.frontier_spread for x in shown.values())
+    for unit in ("eV",) if spread else ("eV", "Eh"):  # no room for both
         for level in ("HOMO", "LUMO", "gap"):
             table.add_column(f"{level}\n{unit}", justify="right", no_wrap=True)
+    if spread:
+        table.add_column("HOMO, LUMO\nspread, eV", justify="right", no_wrap=True)
     for index, x in sorted(shown.items()):
         levels = (x.homo, x.lumo, x.gap)
-        numbers = [f"{e * HARTREE:.3f}" for e in levels] + [f"{e:.5f}" for e in levels]
+        numbers = [f"{e * HARTREE:.3f}" for e in levels]
+        if spread:
+            numbers.append(", ".join(f"{e * HARTREE:.3f}" for e in x.frontier_spread))
+        else:
+            numbers += [f"{e:.5f}" for e in levels]
         table.add_row(str(index), x.formula, x.name, *numbers)
     console.print(table)
 
@@ -131,6 +141,7 @@ def main(argv: list[str] | None = None) -> None:
         find = references(arguments.reference, {i: structures[i] for i in drawn}, arguments.structures)
         exports.append((arguments.plot, picture_files(set(drawn), find, arguments.broadening)))
     shown: dict[int, Prediction] = {}
+    doubtful: list[int] = []
     start = time.perf_counter()
     with (
         PredictionWriter(output, predictor.card, arguments.model, str(arguments.structures)) as writer,
@@ -143,6 +154,8 @@ def main(argv: list[str] | None = None) -> None:
                     for index, prediction in batch:
                         writer.add(index, prediction)
                         export(index, prediction)
+                        if prediction.frontier_spread and np.nanmax(prediction.frontier_spread) > DOUBTFUL:
+                            doubtful.append(index)
                         if index in sound[:SHOWN]:
                             shown[index] = prediction
                         advance(1)
@@ -152,6 +165,12 @@ def main(argv: list[str] | None = None) -> None:
     for line in bad:
         console.print(f"skipped {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     print_levels(shown, len(sound), console)
+    if doubtful:
+        few = ", ".join(map(str, sorted(doubtful)[:SHOWN])) + (", ..." if len(doubtful) > SHOWN else "")
+        text = f"unlike what the model learned from: {len(doubtful):,} of {len(sound):,} structures ({few}); "
+        text += f"its members differ by more than {DOUBTFUL * HARTREE:.1f} eV in HOMO or LUMO "
+        text += f"(orbital_energy_spread in {output})"
+        console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
     for folder, _ in exports:
         what = f"files of {len(sound):,} structures"
         if folder == arguments.plot:

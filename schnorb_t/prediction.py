@@ -27,6 +27,8 @@ class Prediction:
         orbital_energies: [m], Eh, ascending.
         orbital_coefficients: [m, m], columns are orbitals, C^T S C = 1.
         name: of the structure, empty where it has none.
+        orbital_energy_spread: [m], Eh, of an ensemble: standard deviation of each level over its members, which grows
+            where the molecule is unlike those learned from; None of a single model.
     """
 
     atomic_numbers: np.ndarray
@@ -37,6 +39,7 @@ class Prediction:
     orbital_energies: np.ndarray
     orbital_coefficients: np.ndarray
     name: str = ""
+    orbital_energy_spread: np.ndarray | None = None
 
     @property
     def n_electrons(self) -> int:
@@ -55,6 +58,15 @@ class Prediction:
 
     def _level(self, index: int) -> float:
         return float(self.orbital_energies[index]) if 0 <= index < len(self.orbital_energies) else float("nan")
+
+    @property
+    def frontier_spread(self) -> tuple[float, float] | None:
+        """``orbital_energy_spread`` of HOMO and LUMO (NaN where there is none), Eh."""
+        spread = self.orbital_energy_spread
+        if spread is None:
+            return None
+        places = self.n_occupied - 1, self.n_occupied
+        return tuple(float(spread[k]) if 0 <= k < len(spread) else float("nan") for k in places)
 
     @property
     def homo(self) -> float:

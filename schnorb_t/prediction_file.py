@@ -18,7 +18,8 @@ FORMAT = "schnorb_t predictions"
 FORMAT_VERSION = 1
 #: Of the datasets and group attributes.
 UNITS = {"positions": "Angstrom", "hamiltonian": "Eh", "overlap": "1", "orbital_energies": "Eh", "homo": "Eh"} | {
-    "lumo": "Eh"
+    "lumo": "Eh",
+    "orbital_energy_spread": "Eh",
 }
 ORBITAL_ORDER = (
     "atoms in input order; within an atom shells by l, then as the basis lists them; within a shell m = -l..l of "
@@ -89,6 +90,8 @@ class PredictionWriter:
             group = self._file.create_group(f"{index:06d}")
             for name in ("atomic_numbers", "positions", "hamiltonian", "overlap", "orbital_energies"):
                 group.create_dataset(name, data=getattr(prediction, name))
+            if prediction.orbital_energy_spread is not None:
+                group.create_dataset("orbital_energy_spread", data=prediction.orbital_energy_spread)
             group.attrs.update(
                 {
                     "index": index,

@@ -16,6 +16,7 @@ from schnorb_t.basis import Basis
 from schnorb_t.data.batch import structures_to_batch, to_device
 from schnorb_t.data.batch_sizes import batches_by_size
 from schnorb_t.errors import UserError
+from schnorb_t.nn.ensemble import EnsembleModel, level_spread
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.physics.eigen import solve_checked
 from schnorb_t.prediction import Prediction
@@ -52,7 +53,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: MatrixModel,
+        model: MatrixModel | EnsembleModel,
         card: ModelCard,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
@@ -148,12 +149,17 @@ class Predictor:
         names = [describe(i, a) for i, a in zip(indices, structures, strict=True)]
         energies, coefficients = solve_checked(hamiltonian, overlap, batch[keys.ORBITAL_MASK], names)
         arrays = [x.cpu().numpy() for x in (hamiltonian, overlap, energies, coefficients)]
+        spread = None
+        if keys.MEMBER_HAMILTONIAN in out:
+            members = out[keys.MEMBER_HAMILTONIAN], out[keys.MEMBER_OVERLAP]
+            spread = level_spread(*members, energies, coefficients, batch[keys.ORBITAL_MASK]).cpu().numpy()
         result = []
         for k, (index, atoms) in enumerate(zip(indices, structures, strict=True)):
             m = int(self.basis.n_orbitals(atoms.numbers).sum())
             h, s, e, c = (x[k][(slice(m),) * (x.ndim - 1)].copy() for x in arrays)
             z = atoms.numbers.astype(np.int64)
-            result.append((index, Prediction(z, atoms.positions.copy(), self.basis, h, s, e, c, name_of(atoms))))
+            d = None if spread is None else spread[k, :m].copy()
+            result.append((index, Prediction(z, atoms.positions.copy(), self.basis, h, s, e, c, name_of(atoms), d)))
         return result
 
     def __repr__(self):

@@ -81,7 +81,7 @@ def onsite_means(model: MatrixModel) -> tuple[np.ndarray, np.ndarray]:
     hamiltonian = model.two_centre.onsite_means().detach()
     overlap = model.overlap0.onsite
     if model.basis.projected:
-        overlap = overlap + model.overlap_two_centre.onsite.detach()
+        overlap = overlap + model.overlap_two_centre.onsite_means().detach()
     return tuple((0.5 * (x + x.mT)).double().cpu().numpy() for x in (hamiltonian, overlap))
 
 

@@ -6,19 +6,22 @@ the level of theory it learned. ``state_dict`` holds the averaged weights (see `
 
 from __future__ import annotations
 
+import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from schnorb_t.basis import Basis
 from schnorb_t.errors import UserError
+from schnorb_t.nn.ensemble import EnsembleModel
 from schnorb_t.nn.model import MatrixModel
 
 #: Raised whenever an old file would be read wrongly; ``_MIGRATIONS[n]`` turns an entry of format n into n + 1.
-FORMAT = 2
+FORMAT = 3
 
 
 def _without_long_range(entry: dict[str, Any], weights: dict[str, torch.Tensor]) -> dict[str, Any]:
@@ -27,7 +30,12 @@ def _without_long_range(entry: dict[str, Any], weights: dict[str, torch.Tensor])
     return {**entry, "format": 2, "arguments": {**absent, **entry["arguments"]}}
 
 
-_MIGRATIONS: dict[int, Any] = {1: _without_long_range}
+def _without_members(entry: dict[str, Any], weights: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """2 -> 3: no ensembles before."""
+    return {**entry, "format": 3, "members": []}
+
+
+_MIGRATIONS: dict[int, Any] = {1: _without_long_range, 2: _without_members}
 KEY = "schnorb_t"
 #: Models that come with the package.
 MODELS = Path(__file__).parents[1] / "models"
@@ -43,6 +51,7 @@ class ModelCard:
         level: level of theory of the labels.
         target: ``"wqao"``, ``"full"``, ...
         training_groups: identities of the molecules in training or validation (``group`` in the store).
+        members: of an ensemble, the arguments of each ``MatrixModel``; ``arguments`` is empty then.
     """
 
     arguments: dict[str, Any]
@@ -50,6 +59,7 @@ class ModelCard:
     level: dict[str, Any]
     target: str
     training_groups: tuple[str, ...] = ()
+    members: tuple[dict[str, Any], ...] = ()
 
     def to_entry(self) -> dict[str, Any]:
         return {
@@ -59,6 +69,7 @@ class ModelCard:
             "level": self.level,
             "target": self.target,
             "training_groups": list(self.training_groups),
+            "members": list(self.members),
         }
 
 
@@ -106,7 +117,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def load_model(path: str | Path) -> tuple[MatrixModel, ModelCard]:
+def load_model(path: str | Path) -> tuple[MatrixModel | EnsembleModel, ModelCard]:
     """Model (in eval mode, averaged weights, CPU) and card from a checkpoint.
 
     Raises:
@@ -120,12 +131,53 @@ def load_model(path: str | Path) -> tuple[MatrixModel, ModelCard]:
         entry["level"],
         entry["target"],
         tuple(entry["training_groups"]),
+        tuple(entry["members"]),
     )
-    model = MatrixModel(card.basis, **card.arguments)
-    prefix = "model."
-    weights = {k[len(prefix) :]: v for k, v in content["state_dict"].items() if k.startswith(prefix)}
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UserError(f"{path}: the weights do not fit the model described beside them: {error}") from None
+
+    def built(arguments: dict[str, Any], prefix: str) -> MatrixModel:
+        model = MatrixModel(card.basis, **arguments)
+        weights = {k[len(prefix) :]: v for k, v in content["state_dict"].items() if k.startswith(prefix)}
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise UserError(f"{path}: the weights do not fit the model described beside them: {error}") from None
+        return model
+
+    if card.members:
+        model = EnsembleModel([built(a, f"model.members.{k}.") for k, a in enumerate(card.members)])
+    else:
+        model = built(card.arguments, "model.")
     return model.eval(), card
+
+
+def load_single(path: str | Path) -> tuple[MatrixModel, ModelCard]:
+    """As ``load_model``, where an ensemble is of no use.
+
+    Raises:
+        UserError: an ensemble; see ``read_checkpoint``.
+    """
+    model, card = load_model(path)
+    if isinstance(model, EnsembleModel):
+        raise UserError(f"{path}: an ensemble of {len(card.members)} models; give one that schnorb_t.fit wrote")
+    return model, card
+
+
+def write_checkpoint(path: str | Path, model: nn.Module, card: ModelCard, config: str) -> None:
+    """A checkpoint without the state of a training; the file appears whole.
+
+    Args:
+        config: what the model was trained with, YAML.
+    """
+    path = Path(path)
+    content = {
+        "state_dict": {f"model.{k}": v for k, v in model.state_dict().items()},
+        KEY: {**card.to_entry(), "config": config},
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        torch.save(content, temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch.save names a full disk so
+        raise UserError(f"{path}: cannot be written ({error})") from None
+    finally:
+        temporary.unlink(missing_ok=True)

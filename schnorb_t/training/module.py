@@ -17,7 +17,7 @@ from schnorb_t.data.batch import to_device
 from schnorb_t.errors import UserError
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.physics.occupations import Smearing
-from schnorb_t.training.checkpoint import KEY, ModelCard, find_model, load_model
+from schnorb_t.training.checkpoint import KEY, ModelCard, find_model, load_single
 from schnorb_t.training.losses import MATRICES, SMEARING, Output, Quantities
 from schnorb_t.training.property_metrics import property_errors
 from schnorb_t.training.transfer import start_from
@@ -65,7 +65,7 @@ class MatrixModule(L.LightningModule):
         super().__init__()
         self.arguments, prior = {**(network or {}), "cutoff": cutoff}, None
         if isinstance(self.arguments.get("prior"), str):
-            prior, card = load_model(find_model(self.arguments["prior"]))
+            prior, card = load_single(find_model(self.arguments["prior"]))
             self.arguments["prior"] = {"basis": card.basis.to_json(), "arguments": card.arguments}
         self.model = MatrixModel(basis, **self.arguments)
         if prior is not None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from schnorb_t.errors import UserError
 from schnorb_t.nn.model import MatrixModel
-from schnorb_t.training.checkpoint import load_model
+from schnorb_t.training.checkpoint import load_single
 
 #: Parts whose weights have nothing to do with the basis.
 TRUNK = ("embedding", "interactions", "electrostatics", "response", "pair", "chains", "chain_residual")
@@ -38,9 +38,9 @@ def start_from(model: MatrixModel, path: str | Path) -> bool:
         whether everything was taken (same basis) rather than the parts of ``TRUNK``.
 
     Raises:
-        UserError: no checkpoint, another network, no element in common.
+        UserError: no checkpoint, an ensemble, another network, no element in common.
     """
-    other, _ = load_model(path)
+    other, _ = load_single(path)
     mine, theirs = model.state_dict(), other.state_dict()
     if other.basis == model.basis and other.orthogonal == model.orthogonal:
         names = list(mine)

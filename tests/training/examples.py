@@ -15,6 +15,7 @@ from schnorb_t.data.store import Header, MoleculeRecord, Store, StoreWriter
 from schnorb_t.nn.geometry import Geometry
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.nn.overlap import FreeAtomOverlap
+from schnorb_t.training import checkpoint
 from schnorb_t.training.checkpoint import ModelCard
 
 #: one Gaussian per shell; 1s deep, valence as in a small split of Slater's rules
@@ -86,8 +87,7 @@ def fitted_model(store: Store, seed: int = 0) -> MatrixModel:
 def write_checkpoint(path: Path, model: MatrixModel, store: Store) -> Path:
     seen = sorted({str(store.groups[i]) for split in ("train", "val") for i in store.indices(split)})
     card = ModelCard(ARGUMENTS, BASIS, store.level, store.target, tuple(seen))
-    weights = {f"model.{k}": v for k, v in model.state_dict().items()}
-    torch.save({"state_dict": weights, "schnorb_t": card.to_entry()}, path)
+    checkpoint.write_checkpoint(path, model, card, "")
     return path
 
 

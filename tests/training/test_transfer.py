@@ -11,7 +11,7 @@ from schnorb_t.data.datamodule import MatrixDataModule
 from schnorb_t.errors import UserError
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.physics.occupations import ZERO_TEMPERATURE
-from schnorb_t.training.checkpoint import KEY, ModelCard, load_model
+from schnorb_t.training.checkpoint import ModelCard, load_model, write_checkpoint
 from schnorb_t.training.losses import Output
 from schnorb_t.training.module import MatrixModule
 from schnorb_t.training.transfer import TRUNK, start_from
@@ -22,9 +22,7 @@ pytest.importorskip("pyscf")
 
 
 def save(model: MatrixModel, arguments: dict, path):
-    card = ModelCard(arguments, model.basis, {"functional": "none"}, "toy")
-    weights = {f"model.{k}": v for k, v in model.state_dict().items()}
-    torch.save({"state_dict": weights, KEY: {**card.to_entry(), "config": ""}}, path)
+    write_checkpoint(path, model, ModelCard(arguments, model.basis, {"functional": "none"}, "toy"), "")
     return path
 
 
