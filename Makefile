@@ -1,6 +1,6 @@
 # make fit   installs what is needed and runs the main job: learn the sample, test on unseen molecules
 # make test  installs what is needed and runs the test suite; make test-slow the tests that take minutes
-# make qm9 QM9=geometries.npz.xz   labels 600 molecules of QM9 (hours), trains configs/qm9.yaml (one hour), tests
+# make qm9 QM9=geometries.npz.xz   labels 600 molecules of QM9 (hours), trains configs/qm9.yaml (hours), tests
 # make gfn2 QM9=...                       trains the prior that configs/qm9.yaml takes from the package (GFN2-xTB labels)
 # All can be repeated; neither needs the other. PYTHON=python3.11 chooses another interpreter (3.10 or newer).
 PYTHON ?= python3
@@ -13,7 +13,7 @@ fit: $(VENV)/.installed
 	$(RUN) schnorb_t.fit --config configs/sample.yaml $(ARGS)
 
 test: $(VENV)/.installed
-	$(RUN) pytest -m "not slow" $(ARGS)
+	$(RUN) pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.installed
 	$(RUN) pytest -m slow --timeout 1800 $(ARGS)
@@ -25,7 +25,8 @@ qm9: data/qm9.h5
 data/qm9.h5: | $(VENV)/.installed
 	mkdir -p data
 	test -s data/qm9.xyz || $(VENV)/bin/python data_prep/qm9.py $(QM9) -o data/qm9.xyz --ranks 0:600
-	OMP_NUM_THREADS=1 $(VENV)/bin/python data_prep/label_pyscf.py data/qm9.xyz -o $@ --target wqao
+	OMP_NUM_THREADS=1 $(VENV)/bin/python data_prep/label_pyscf.py data/qm9.xyz -o data/qm9_part.h5 --target wqao
+	mv data/qm9_part.h5 $@
 
 gfn2: data/gfn2.h5
 	$(RUN) schnorb_t.fit --config configs/gfn2.yaml $(ARGS)
