@@ -16,12 +16,12 @@ from tests.shared_data import shared_data
 NAMES = ("qm9", "hcnof")
 #: docs/accuracy.md
 STATED = {
-    "hamiltonian_mae_eh": 0.2543e-3,
-    "overlap_mae": 0.1452e-3,
-    "occupied_energy_mae_ev": 0.0231,
-    "homo_mae_ev_large_basis": 0.0227,
-    "lumo_mae_ev_large_basis": 0.0482,
-    "gap_mae_ev_large_basis": 0.0563,
+    "hamiltonian_mae_eh": 0.2349e-3,
+    "overlap_mae": 0.1357e-3,
+    "occupied_energy_mae_ev": 0.0195,
+    "homo_mae_ev_large_basis": 0.0163,
+    "lumo_mae_ev_large_basis": 0.0451,
+    "gap_mae_ev_large_basis": 0.0497,
 }
 
 
