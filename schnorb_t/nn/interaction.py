@@ -85,8 +85,8 @@ class SelfProduct(nn.Module):
     def forward(self, x: Features) -> Features:
         y = torch.cat([self.mix(x)[n] for n in self.names], 1)
         n, _, c = y.shape
-        pairs = y[:, self.upper[0]] * y[:, self.upper[1]]
-        coupled = torch.einsum("nqc,qk->nkc", pairs, self.coupling.to(y.dtype))
+        pairs = y.index_select(1, self.upper[0]) * y.index_select(1, self.upper[1])
+        coupled = self.coupling.T.to(y.dtype) @ pairs
         out = {}
         for name, l, paths, at in self.slices:
             out[name] = coupled[:, at : at + (2 * l + 1) * paths].reshape(n, 2 * l + 1, paths * c)
@@ -130,7 +130,9 @@ class Interaction(nn.Module):
         widths_out = o2_widths(irreps_out, l_out)
         self.filters = RadialMLP(n_elements, cutoff, n_radial, hidden, sum(message) + widths_out[0])
         self.split = sum(message)
-        self.linear = O2Linear(message, widths_out, bias=False)
+        # messages of scalars alone are even: what they make are true tensors, scalars times the bond's harmonics
+        self.of_scalars = len(message) == 2 and not message[1]
+        self.linear = O2Linear(message, widths_out[:1] if self.of_scalars else widths_out, bias=False)
         self.from_frame = ToBondFrame(irreps_out)
         self.self_linear = IrrepsLinear(irreps_in, irreps_out)
         self.message_linear = IrrepsLinear(irreps_out, irreps_out)
@@ -151,11 +153,15 @@ class Interaction(nn.Module):
         weights = self.filters(g.element_i, g.element_j, distance)
         weights = weights * (polynomial_cutoff(distance, self.cutoff) * self.norm)[:, None]
         wigner = g.rotations(dtype)
-        message = self.to_frame({n: t[j] for n, t in x.items()}, wigner)
+        message = self.to_frame(x, wigner, j)
         message = self.linear(o2_scale(message, weights[:, : self.split]))
         # each l of a scalar message has its own radial filter
         message[0] = message[0] * (1 + weights[:, self.split :] / self.norm)
-        gathered = {n: scatter_sum(t, i, x["0e"].shape[0]) for n, t in self.from_frame.back(message, wigner).items()}
+        n = x["0e"].shape[0]
+        gathered = {name: scatter_sum(t, i, n) for name, t in self.from_frame.back(message, wigner).items()}
+        for name, l, _, channels in self.from_frame.items:
+            if name not in gathered:
+                gathered[name] = x["0e"].new_zeros(n, 2 * l + 1, channels)
         gathered = self.message_linear(gathered)
         y = add(add(self.self_linear(x), gathered), self.product(gathered))
         s, gates = self.gate(y["0e"][:, 0]).split((self.scalars, sum(self.gate_widths)), 1)

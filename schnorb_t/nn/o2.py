@@ -44,44 +44,77 @@ def o2_widths(irreps: o3.Irreps | str, m_max: int | None = None) -> list[int]:
 
 
 class ToBondFrame(nn.Module):
-    """Irreps of atoms, gathered to pairs, -> O(2) features; and back.
+    """Irreps of atoms -> O(2) features of pairs; and back.
 
     A pseudo tensor's (cos, sin) part is turned by 90 degrees, (-s, c), which makes it transform as a true one.
+    All irreps of one l are rotated together: a product of many small matrices costs by their number, not their size.
     """
 
     def __init__(self, irreps: o3.Irreps | str):
         super().__init__()
         self.items = irrep_list(irreps)
         self.m_max = max(l for _, l, _, _ in self.items)
+        #: l -> its irreps and their channels
+        self.by_l: dict[int, list[tuple[str, int]]] = {}
+        for name, l, _, channels in self.items:
+            self.by_l.setdefault(l, []).append((name, channels))
 
-    def forward(self, features: Features, wigner: list[Tensor]) -> O2Features:
-        """Features [P, 2l+1, C] in the molecule's frame -> O(2) features."""
+    def forward(self, features: Features, wigner: list[Tensor], *atoms: Tensor) -> O2Features:
+        """Features [P, 2l+1, C] in the molecule's frame -> O(2) features.
+
+        With ``atoms`` [P], one or both of each pair's, features are those of atoms [N, 2l+1, C]; channels of the first
+        atom come before those of the second.
+        """
+        rows: dict[str, list[tuple[Tensor, ...]]] = {}
+        for l, members in self.by_l.items():
+            y = torch.cat([features[name] for name, _ in members], -1)
+            if atoms:
+                # index_select: its gradient is an index_add_, several times faster than that of y[atoms]
+                y = torch.cat([y.index_select(0, k) for k in atoms], -1)
+            y = wigner[l] @ y if l else y
+            # unbind and split, not slices: the gradient of each slice would be a tensor as large as the whole
+            widths = [channels for _, channels in members]
+            split = list(zip(*(row.split(widths * max(1, len(atoms)), -1) for row in y.unbind(1)), strict=True))
+            for k, (name, _) in enumerate(members):
+                rows[name] = split[k :: len(members)]
         parts: list[list[Tensor]] = [[] for _ in range(self.m_max + 2)]
-        for name, l, true, _ in self.items:
-            y = wigner[l] @ features[name] if l else features[name]
-            parts[0 if true else 1].append(y[:, l])
-            for m in range(1, l + 1):
-                c, s = y[:, l + m], y[:, l - m]
-                parts[m + 1].append(torch.stack((c, s) if true else (-s, c), 1))
-        sample = features[self.items[0][0]]
-        empty = sample.new_zeros(sample.shape[0], 0)
+        for k in range(max(1, len(atoms))):
+            for name, l, true, _ in self.items:
+                z = rows[name][k]
+                parts[0 if true else 1].append(z[l])
+                for m in range(1, l + 1):
+                    c, s = z[l + m], z[l - m]
+                    parts[m + 1].append(torch.stack((c, s) if true else (-s, c), 1))
+        empty = wigner[0].new_zeros(len(wigner[0]), 0)
         return [torch.cat(p, -1) if p else empty for p in parts]
 
     def back(self, o2: O2Features, wigner: list[Tensor]) -> Features:
-        """O(2) features with ``o2_widths`` channels -> irreps in the molecule's frame."""
-        at = [0] * len(o2)
-        out = {}
-        for name, l, true, channels in self.items:
+        """O(2) features with ``o2_widths`` channels -> irreps in the molecule's frame.
+
+        Of even features alone, the true tensors alone: features times the bond's harmonics.
+        """
+        even = iter(o2[0].split([c for _, _, true, c in self.items if true], -1))
+        if len(o2) == 1:
+            # harmonics are the m = 0 row of the rotation into the bond's frame
+            return {name: next(even)[:, None] * wigner[l][:, l, :, None] for name, l, true, _ in self.items if true}
+        odd = iter(o2[1].split([c for _, _, true, c in self.items if not true], -1))
+        planes = [
+            zip(*(row.split([c for _, l, _, c in self.items if l >= m], -1) for row in x.unbind(1)), strict=True)
+            for m, x in enumerate(o2[2:], start=1)
+        ]
+        bond: Features = {}
+        for name, l, true, _ in self.items:
             rows: list[Tensor | None] = [None] * (2 * l + 1)
-            k = 0 if true else 1
-            rows[l] = o2[k][:, at[k] : at[k] + channels]
-            at[k] += channels
+            rows[l] = next(even if true else odd)
             for m in range(1, l + 1):
-                c, s = o2[m + 1][:, :, at[m + 1] : at[m + 1] + channels].unbind(1)
-                at[m + 1] += channels
+                c, s = next(planes[m - 1])
                 rows[l + m], rows[l - m] = (c, s) if true else (s, -c)
-            y = torch.stack(rows, 1)
-            out[name] = wigner[l].mT @ y if l else y
+            bond[name] = torch.stack(rows, 1)
+        out = {}
+        for l, members in self.by_l.items():
+            y = torch.cat([bond[name] for name, _ in members], -1)
+            y = wigner[l].mT @ y if l else y
+            out |= zip((n for n, _ in members), y.split([c for _, c in members], -1), strict=True)
         return out
 
 

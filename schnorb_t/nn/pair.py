@@ -74,8 +74,7 @@ class PairFeatures(nn.Module):
         wigner = g.rotations(dtype)
         weights = self.filters(g.element_i, g.element_j, g.distance.to(dtype))
         first, *rest, bond = weights.split((*self.filter_widths, self.widths[0]), 1)
-        ends = [self.to_frame({n: t[k] for n, t in x.items()}, wigner) for k in (i, j)]
-        seen = [torch.cat(pair, -1) for pair in zip(*ends, strict=True)]
+        seen = self.to_frame(x, wigner, i, j)
         if self.triangles is not None:
             third = self.triangles_to_frame(self.triangles(x, g), wigner)
             seen = [torch.cat((s, third[k]), -1) if k < len(third) else s for k, s in enumerate(seen)]

@@ -153,7 +153,8 @@ class TwoCentre(nn.Module):
     def components(self, element_i: Tensor, element_j: Tensor, distance: Tensor) -> Tensor:
         """Slater-Koster numbers [P, n]."""
         pair = element_i * self.n_elements + element_j
-        return torch.einsum("pk,pkn->pn", self.radial(distance), self.coefficients[pair])
+        # a sum, not an einsum: products of matrices with vectors, one per pair, have slow gradients
+        return (self.radial(distance)[:, :, None] * self.coefficients.index_select(0, pair)).sum(1)
 
     def onsite_means(self) -> Tensor:
         """[elements, K, K], their invariant part: gradients of p blocks are not isotropic, and training must not turn

@@ -197,7 +197,8 @@ class MatrixModule(L.LightningModule):
             [
                 {"params": fast, "lr": self.learning_rate, "weight_decay": self.weight_decay},
                 {"params": slow, "lr": self.learning_rate * self.two_centre_rate, "weight_decay": 0.0},
-            ]
+            ],
+            fused=True,  # hundreds of small parameters: a tenth of a step's time otherwise
         )
         total = max(int(self.trainer.estimated_stepping_batches), self.warmup_steps + 1)
 
