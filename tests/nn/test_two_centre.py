@@ -8,7 +8,7 @@ from schnorb_t import keys
 from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.nn.baselines import TwoCentreModel
 from schnorb_t.nn.overlap import FreeAtomOverlap
-from schnorb_t.nn.slater_koster import TwoCentre
+from schnorb_t.nn.slater_koster import OverlapTable, TwoCentre, weighted_rows
 from tests.nn.molecules import minimal_basis, structures
 
 pytest.importorskip("pyscf")
@@ -64,3 +64,34 @@ def test_mean_block_is_the_mean():
     assert torch.allclose(got[0], part.frame.to_components(blocks).mean(0), atol=1e-3)
     assert torch.allclose(part.onsite[1, 0, 0], onsite[:, 0, 0].mean())
     assert part.onsite[1, 0, 2:].abs().max() == 0  # an s-p element would single out a direction
+
+
+def test_sums_of_weighted_rows():
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(30, 5, dtype=torch.float64, generator=generator)
+    rows = torch.randint(0, 30, (7, 4), generator=generator)
+    weights = torch.randn(7, 4, dtype=torch.float64, generator=generator)
+    wanted = torch.einsum("pk,pkn->pn", weights, table[rows])
+    torch.testing.assert_close(weighted_rows(table, rows, weights), wanted, rtol=0, atol=1e-14)
+
+
+def test_training_and_prediction_give_the_same_integrals():
+    """Two ways of summing, one for fast gradients, one for speed without."""
+    basis = minimal_basis()
+    part, n = TwoCentre(basis, 10.0), len(basis.elements)
+    torch.nn.init.normal_(part.coefficients)
+    i, j = torch.randint(0, n, (2, 50))
+    distance = torch.linspace(0.7, 9.9, 50, dtype=torch.float64)
+    training = part.components(i, j, distance)
+    assert training.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(part.components(i, j, distance), training, rtol=1e-13, atol=1e-13)
+
+
+def test_overlaps_of_the_table_have_gradients_in_distance():
+    basis = minimal_basis()
+    table = OverlapTable(basis, 10.0)
+    i, j = torch.randint(0, len(basis.elements), (2, 20))
+    # between the grid's points, where neighbouring polynomials meet
+    distance = (torch.linspace(1.0, 5.0, 20, dtype=torch.float64)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda r: table(i, j, r), (distance,), eps=1e-5, atol=1e-4)
