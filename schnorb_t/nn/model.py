@@ -24,6 +24,7 @@ from schnorb_t.nn.electrostatics import Electrostatics, Response
 from schnorb_t.nn.embedding import AtomEmbedding
 from schnorb_t.nn.geometry import Geometry, PairGeometry
 from schnorb_t.nn.interaction import Interaction, IrrepsLinear, add
+from schnorb_t.nn.limit import limited_atoms, limited_pairs
 from schnorb_t.nn.matrix_product import MatrixProduct
 from schnorb_t.nn.o2 import irrep_list
 from schnorb_t.nn.overlap import FreeAtomOverlap, overlap_power, positive_definite
@@ -169,17 +170,17 @@ class MatrixModel(nn.Module):
         if known is not None:
             x["0e"] = x["0e"] + self.prior_scalars(known.scalars)[:, None]
         for k, interaction in enumerate(self.interactions):
-            x = interaction(x, g)
+            x = limited_atoms(interaction(x, g))
             if k == 0 and known is not None:
                 x = add(x, self.prior_tensors(known.tensors))
         potential = None
         if self.electrostatics is not None:
             potential, field = self.electrostatics(x, g)
-            x = self.response(x, potential, field)
-        pairs = self.pair(x, g, None if known is None else self.prior_pairs(known, g))
+            x = limited_atoms(self.response(x, potential, field))
+        pairs = limited_pairs(self.pair(x, g, None if known is None else self.prior_pairs(known, g)))
         if self.chains is not None:
             x, pairs = self.chains(x, pairs, g)
-            pairs = self.chain_residual(pairs)
+            x, pairs = limited_atoms(x), limited_pairs(self.chain_residual(limited_pairs(pairs)))
         net = self.onsite_blocks(x, g.element), self.offsite_blocks(pairs)
         hamiltonian, overlap0 = self._blocks(self.two_centre, self.scale, 0, net, g), self.overlap0.blocks(g)
         if potential is not None:

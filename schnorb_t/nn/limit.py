@@ -1,0 +1,35 @@
+"""Limits on the size of features, so that no geometry, however far from all training, makes a network overflow.
+
+Products of features are products of products several layers on: atoms half as far apart as they should be make features
+ten times as large as those of any molecule, and blocks of 10^29, or infinite. Here the root mean square of each irrep's
+features is left as it is up to ``start`` (the factor is exactly 1; several times what molecules reach) and tends to
+``most`` beyond, with a continuous slope; the direction stays, so that everything stays equivariant.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from schnorb_t.nn.o2 import Features, O2Features
+
+#: (start, most): molecules of the training sets reach 1.4 (atoms) and 5.5 (pairs), squeezed by 10 % 5 and 14
+ATOMS = 4.0, 8.0
+PAIRS = 16.0, 32.0
+
+
+def limited(x: Tensor, start: float, most: float) -> Tensor:
+    """[N, ...] times a factor per row: root mean squares above ``start`` grow ever more slowly, up to ``most``."""
+    # no root below start, where it is not needed: its slope at 0 is infinite, and irreps may vanish
+    size = x.square().flatten(1).mean(1).clamp(min=start * start).sqrt()
+    room = most - start
+    factor = (start - room * torch.expm1((start - size) / room)) / size
+    return x * factor.reshape(-1, *[1] * (x.dim() - 1))
+
+
+def limited_atoms(x: Features) -> Features:
+    return {name: limited(t, *ATOMS) for name, t in x.items()}
+
+
+def limited_pairs(x: O2Features) -> O2Features:
+    return [limited(t, *PAIRS) if t.shape[-1] else t for t in x]
