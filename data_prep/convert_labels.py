@@ -1,8 +1,9 @@
-"""Full-basis QM9 labels (one HDF5 group per molecule, lower triangles in PySCF order) -> the store.
+"""Full-basis labels (one HDF5 group per molecule, lower triangles in PySCF order) -> the store.
 
     python data_prep/convert_labels.py labels_b3lyp_def2svp.h5 -o qm9_wqao.h5 --target wqao
 
-The molecules' ``rank`` decides their split: 0-59 test, 60-99 val, 100 and up train. No SCF is run; the overlap and the
+Of QM9's molecules ``rank`` decides their split: 0-59 test, 60-99 val, 100 and up train; others have ``split``, ``group`` and
+``order`` among their attributes. No SCF is run; the overlap and the
 projection need PySCF's integrals.
 """
 
@@ -54,6 +55,15 @@ def level_of(path: Path, text: str) -> tuple[Level, str]:
     return Level(functional, basis, True, int(grid), float(tol)), version
 
 
+def identity_of(key: str, attributes) -> tuple[str, str, str, int]:
+    """Name, group, split and order of a molecule from its HDF5 group's name and attributes (QM9's have a ``rank``)."""
+    if "rank" in attributes:
+        rank = int(attributes["rank"])
+        name = f"qm9:{attributes['qm9_index']}"
+        return name, name, split_of_rank(rank), rank
+    return key, str(attributes["group"]), str(attributes["split"]), int(attributes["order"])
+
+
 def convert(source: Path, output: Path, target: str, keep_contraction: bool) -> tuple[int, int]:
     """Write the store; returns how many molecules went in and how many failed.
 
@@ -76,7 +86,7 @@ def convert(source: Path, output: Path, target: str, keep_contraction: bool) -> 
             known = writer.known_names
             for key in track(sorted(file), description=f"{target}", disable=None):
                 group = file[key]
-                name, rank = f"qm9:{group.attrs['qm9_index']}", int(group.attrs["rank"])
+                name, identity, split, rank = identity_of(key, group.attrs)
                 if name in known:
                     continue
                 z = group["atomic_numbers"][:].astype(np.int64)
@@ -95,12 +105,13 @@ def convert(source: Path, output: Path, target: str, keep_contraction: bool) -> 
                         group.attrs["energy"],
                         z.sum(),
                         name,
-                        name,
-                        split_of_rank(rank),
+                        identity,
+                        split,
                         rank,
                         keep_contraction,
                     )
-                    difference = np.abs(record.large_basis_energies - group["mo_energy"][:]).max()
+                    stored = group["mo_energy"][:][-len(record.large_basis_energies) :]  # a core may be left out
+                    difference = np.abs(record.large_basis_energies - stored).max()
                     if difference > 1e-8:
                         raise LabelError(f"orbital energies differ by {difference:.1e} Eh from the stored ones")
                 except LabelError as error:

@@ -30,7 +30,7 @@ OCCUPIED_TOLERANCE = 1e-5
 #: Eh: the same geometry with energies farther apart has contradicting labels.
 ENERGY_TOLERANCE = 1e-5
 #: Targets whose occupied levels are those of the large-basis calculation.
-EXACT_TARGETS = ("wqao", "vqao", "iao", "quambo", "full")
+EXACT_TARGETS = ("wqao", "vqao", "wqvo", "iao", "quambo", "full")
 #: Messages kept of each kind of problem; all are counted.
 KEPT = 10
 

@@ -32,9 +32,9 @@ TARGETS = ("full", *minimal_basis.TARGETS)
 def projection_settings(target: str) -> dict:
     """What a projected target depends on, for the file's header."""
     settings: dict = {"free_atom_basis": FREE_ATOM_BASIS}
-    if target in ("wqao", "vqao"):
+    if minimal_basis.POWERS.get(target):
         settings |= {
-            "power": minimal_basis.POWER,
+            "power": minimal_basis.POWERS[target],
             "reference_energy_eh": minimal_basis.REFERENCE_ENERGY,
             "pole_distance_eh": minimal_basis.POLE_DISTANCE,
         }
@@ -90,9 +90,10 @@ def record_of(
         large_basis: with Gaussian functions.
         atomic_numbers: [n].
         positions: [n, 3], Å.
-        hamiltonian: [m, m] in ``large_basis``, our order, Eh; its eigenvalues become ``large_basis_energies``.
+        hamiltonian: [m, m] in ``large_basis``, our order, Eh; its eigenvalues, less those of a core that the target leaves
+            out, become ``large_basis_energies``.
         total_energy: Eh.
-        n_electrons: core included.
+        n_electrons: core included; the record counts those of the target's orbitals.
         name, group, split, order: as in ``MoleculeRecord``.
         keep_contraction: store A of the projection.
         overlap: [m, m] of the large basis; computed where it is not given.
@@ -110,6 +111,7 @@ def record_of(
             target, large_basis, atomic_numbers, positions, hamiltonian, n_electrons, overlap=overlap
         )
         hamiltonian, overlap = projection.hamiltonian, projection.overlap
+        n_electrons, energies = n_electrons - 2 * projection.n_core, energies[projection.n_core :]
         contraction = projection.contraction if keep_contraction else None
     return MoleculeRecord(
         atomic_numbers=np.asarray(atomic_numbers, dtype=np.int64),

@@ -21,6 +21,20 @@ from schnorb_t.units import BOHR
 
 #: Free-atom functions that the projected bases (iao, quambo, wqao) start from: PySCF's name for them.
 FREE_ATOM_BASIS = "minao"
+#: The target whose functions are those of the valence shells alone.
+VALENCE_TARGET = "wqvo"
+#: (first atomic number, core shells of each l from there on).
+CORES = (
+    (3, (1,)),
+    (11, (2, 1)),
+    (19, (3, 2)),
+    (31, (3, 2, 1)),
+    (37, (4, 3, 1)),
+    (49, (4, 3, 2)),
+    (55, (5, 4, 2)),
+    (72, (5, 4, 2, 1)),
+    (81, (5, 4, 3, 1)),
+)
 #: Below this smallest eigenvalue of S a large basis counts as linearly dependent.
 LINEAR_DEPENDENCE = 1e-7
 
@@ -142,10 +156,51 @@ def basis_from_pyscf(name: str, elements: Iterable[int], projected: str | None =
 
 
 def target_basis(target: str, elements: Iterable[int], large_basis: str) -> Basis:
-    """The basis that a target's matrices stand in: ``large_basis`` for ``"full"``, else free-atom functions."""
+    """The basis that a target's matrices stand in: ``large_basis`` for ``"full"``, else free-atom functions.
+
+    For ``wqvo`` these are the free-atom functions without their core (``valence_only``).
+    """
     if target == "full":
         return basis_from_pyscf(large_basis, elements)
-    return basis_from_pyscf(FREE_ATOM_BASIS, elements, projected=target)
+    free = basis_from_pyscf(FREE_ATOM_BASIS, elements, projected=target)
+    return valence_only(free) if target == VALENCE_TARGET else free
+
+
+def core_shells(atomic_number: int) -> tuple[int, ...]:
+    """How many shells of each l (s, p, d, f) the chemical core of an element has.
+
+    The noble gas before it; from gallium on also the filled d shell, from thallium on also the filled f shell.
+    """
+    core = ()
+    for first, shells in CORES:
+        if atomic_number >= first:
+            core = shells
+    return core
+
+
+def valence_only(basis: Basis) -> Basis:
+    """A basis of free-atom functions without those of the atoms' cores, whose electrons ``Basis.core`` counts.
+
+    Raises:
+        UserError: an element of which nothing would be left, or a basis without functions.
+    """
+    if basis.functions is None:
+        raise UserError(f"basis {basis.name!r} holds shells only; its core cannot be left out")
+    functions, core = {}, {}
+    for z in basis.elements:
+        left_out = dict(enumerate(core_shells(z)))
+        core[z] = sum(2 * (2 * l + 1) * n for l, n in left_out.items())
+        kept = []
+        for function in basis.functions[z]:  # within an l the innermost shells come first
+            if left_out.get(function.l, 0):
+                left_out[function.l] -= 1
+            else:
+                kept.append(function)
+        if not kept or any(left_out.values()):
+            raise UserError(f"basis {basis.name!r} has not all core shells of {chemical_symbols[z]}")
+        functions[z] = tuple(kept)
+    shells = {z: tuple(f.l for f in fs) for z, fs in functions.items()}
+    return Basis(basis.name, shells, functions, basis.projected, {z: n for z, n in core.items() if n})
 
 
 def mole_from_basis(basis: Basis, atomic_numbers: Sequence[int], positions: np.ndarray):
