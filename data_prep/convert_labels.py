@@ -2,9 +2,8 @@
 
     python data_prep/convert_labels.py labels_b3lyp_def2svp.h5 -o qm9_wqao.h5 --target wqao
 
-Of QM9's molecules ``rank`` decides their split: 0-59 test, 60-99 val, 100 and up train; others have ``split``, ``group`` and
-``order`` among their attributes. No SCF is run; the overlap and the
-projection need PySCF's integrals.
+Of QM9's molecules ``rank`` decides their split: 0-59 test, 60-99 val, 100 and up train; others have ``split``,
+``group`` and ``order`` among their attributes. No SCF is run; the overlap and the projection need PySCF's integrals.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ class MoleculeRecord:
         positions: [n, 3] float64, Å.
         hamiltonian: [m, m] float64, Eh, our orbital order (``schnorb_t.basis``).
         overlap: [m, m] float64.
-        large_basis_energies: [L] float64, Eh: orbital energies of the large-basis calculation, ascending, less those of a
-            core that the basis leaves out (``Basis.core``).
+        large_basis_energies: [L] float64, Eh: orbital energies of the large-basis calculation, ascending, less those of
+            a core that the basis leaves out (``Basis.core``).
         total_energy: Eh, of the large-basis calculation.
         n_electrons: those that the basis's orbitals hold, so without ``Basis.core``.
         name: unique in a file, e.g. ``"qm9:48036"`` or ``"g2/CH4/0"``.

@@ -27,7 +27,14 @@ from schnorb_t.nn.interaction import Interaction, IrrepsLinear, add
 from schnorb_t.nn.limit import limited_atoms, limited_pairs
 from schnorb_t.nn.matrix_product import MatrixProduct
 from schnorb_t.nn.o2 import irrep_list
-from schnorb_t.nn.overlap import FreeAtomOverlap, overlap_power, positive_definite
+from schnorb_t.nn.overlap import (
+    SHRINK,
+    SHRINK_ORTHOGONAL,
+    FreeAtomOverlap,
+    from_orthogonal,
+    positive_definite,
+    to_orthogonal,
+)
 from schnorb_t.nn.pair import O2Residual, PairFeatures
 from schnorb_t.nn.prior import Prior, PriorToPairs
 from schnorb_t.nn.residual_scale import ResidualScale
@@ -79,10 +86,6 @@ class MatrixModel(nn.Module):
         prior: dict[str, Any] | None = None,
     ):
         super().__init__()
-        if orthogonal and basis.projected:
-            raise ValueError(
-                f"orthogonal needs an exact overlap, and that of the projected basis {basis.name} is learned"
-            )
         self.basis, self.cutoff, self.orthogonal = basis, cutoff, orthogonal
         self.irreps = str(o3.Irreps(irreps))
         n = len(basis.elements)
@@ -200,16 +203,27 @@ class MatrixModel(nn.Module):
 
     def matrices(self, blocks: dict[str, tuple[Tensor, Tensor]], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Blocks -> padded ``hamiltonian`` (Eh) and positive definite ``overlap`` [B, M, M], float64."""
-        hamiltonian = matrix_from_blocks(*blocks["hamiltonian"], batch)
-        overlap = matrix_from_blocks(*blocks["overlap0"], batch)
-        if self.orthogonal:
-            root = overlap_power(overlap, batch[keys.ORBITAL_MASK], 0.5)
-            hamiltonian = root @ hamiltonian @ root
-            hamiltonian = 0.5 * (hamiltonian + hamiltonian.mT)
+        out = self.learned_matrices(blocks, batch)
         if self.basis.projected:
-            change = matrix_from_blocks(*blocks["overlap_change"], batch)
-            overlap = positive_definite(overlap, change, batch[keys.ORBITAL_MASK])
-        return {keys.HAMILTONIAN: hamiltonian, keys.OVERLAP: overlap}
+            overlap0, mask = matrix_from_blocks(*blocks["overlap0"], batch), batch[keys.ORBITAL_MASK]
+            limits = SHRINK_ORTHOGONAL if self.orthogonal else SHRINK
+            out[keys.OVERLAP] = positive_definite(overlap0, out[keys.OVERLAP] - overlap0, mask, *limits)
+        if self.orthogonal:
+            hamiltonian = from_orthogonal(out[keys.HAMILTONIAN], out[keys.OVERLAP], batch[keys.ORBITAL_MASK])
+            out[keys.HAMILTONIAN] = hamiltonian
+        return out
+
+    def learned_matrices(self, blocks: dict[str, tuple[Tensor, Tensor]], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Blocks -> what losses compare, padded float64 [B, M, M].
+
+        Returns:
+            ``hamiltonian``, if ``orthogonal`` in Löwdin's orthogonal functions, so that its plain eigenvalues are the
+            levels; ``overlap`` without the safeguard of ``matrices``.
+        """
+        overlap = matrix_from_blocks(*blocks["overlap0"], batch)
+        if self.basis.projected:
+            overlap = overlap + matrix_from_blocks(*blocks["overlap_change"], batch)
+        return {keys.HAMILTONIAN: matrix_from_blocks(*blocks["hamiltonian"], batch), keys.OVERLAP: overlap}
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """``hamiltonian`` (Eh) and ``overlap``, padded float64 [B, M, M], from ``data.batch.structures_to_batch``."""
@@ -221,8 +235,8 @@ class MatrixModel(nn.Module):
         """What two-centre part and network together have to describe, from labels."""
         out = {"hamiltonian": batch[keys.HAMILTONIAN]}
         if self.orthogonal:
-            root = overlap_power(self.overlap0(g), batch[keys.ORBITAL_MASK], -0.5)
-            out["hamiltonian"] = root @ out["hamiltonian"].double() @ root
+            overlap = batch[keys.OVERLAP] if self.basis.projected else self.overlap0(g)
+            out["hamiltonian"] = to_orthogonal(out["hamiltonian"], overlap, batch[keys.ORBITAL_MASK])
         if self.basis.projected:
             out["overlap"] = batch[keys.OVERLAP] - self.overlap0(g)
         return out
@@ -264,7 +278,7 @@ class MatrixModel(nn.Module):
         count = {name: sum(p.numel() for p in child.parameters()) for name, child in self.named_children()}
         first = self.interactions[0]
         both = "H and S - S0" if self.basis.projected else "H (S = S0 exactly)"
-        both = "S^(-1/2) H S^(-1/2) (S = S0 exactly)" if self.orthogonal else both
+        both = f"S^(-1/2) {both}".replace("H", "H S^(-1/2)", 1) if self.orthogonal else both
         lines = [
             f"MatrixModel of {self.basis}",
             f"  embedding      element -> {first.irreps_in}",

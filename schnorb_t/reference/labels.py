@@ -90,8 +90,8 @@ def record_of(
         large_basis: with Gaussian functions.
         atomic_numbers: [n].
         positions: [n, 3], Å.
-        hamiltonian: [m, m] in ``large_basis``, our order, Eh; its eigenvalues, less those of a core that the target leaves
-            out, become ``large_basis_energies``.
+        hamiltonian: [m, m] in ``large_basis``, our order, Eh; its eigenvalues, less those of a core that the target
+            leaves out, become ``large_basis_energies``.
         total_energy: Eh.
         n_electrons: core included; the record counts those of the target's orbitals.
         name, group, split, order: as in ``MoleculeRecord``.

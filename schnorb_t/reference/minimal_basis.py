@@ -13,8 +13,8 @@ molecule. They differ in what they keep of the virtual space.
   functions less the occupied orbitals (the valence virtual orbitals of Lu et al., J. Chem. Phys. 120, 2629 (2004)).
   That space has just the right dimension: nothing is left to choose, so no gap between singular values can close.
 - ``wqvo``: weighted quasi-atomic valence orbitals: as ``wqao``, of the free atoms' valence functions and the molecule's
-  valence orbitals alone, the core left out, and with the steeper weight 1/(eps - eps_ref)^3. Valence levels stay exact and
-  LUMOs come out seven times better than with ``wqao`` (3.7 meV instead of 26). The small eigenvalues of S that the
+  valence orbitals alone, the core left out, and with the steeper weight 1/(eps - eps_ref)^3. Valence levels stay exact,
+  and LUMOs come out seven times better than with ``wqao`` (3.7 meV instead of 26). The small eigenvalues of S that the
   steeper weight brings hurt nothing where H is learned in Löwdin's orthogonal functions (``MatrixModel.orthogonal``).
 """
 

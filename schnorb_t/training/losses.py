@@ -17,6 +17,7 @@ from torch import Tensor
 
 from schnorb_t import keys
 from schnorb_t.basis import Basis
+from schnorb_t.nn.overlap import from_orthogonal
 from schnorb_t.physics.band_pass import BandPassLoss
 from schnorb_t.physics.density_of_states import Broadening
 from schnorb_t.physics.eigen import solve
@@ -36,6 +37,8 @@ class Quantities:
     Args:
         batch: inputs and labels (``data.batch``).
         hamiltonian, overlap: [B, M, M], predicted or reference.
+        orthogonal: ``hamiltonian`` stands in Löwdin's orthogonal functions (``MatrixModel.orthogonal``): levels and
+            everything made of matrix elements alone do not feel S then.
         reference: the quantities of the reference matrices, for those that are expressed in its orbitals.
         basis: of the matrices; dipoles and projected densities of states need it.
         smearing: how levels are filled.
@@ -49,8 +52,10 @@ class Quantities:
         reference: Quantities | None = None,
         basis: Basis | None = None,
         smearing: Smearing = SMEARING,
+        orthogonal: bool = False,
     ):
-        self.batch, self.h, self.s, self.reference = batch, hamiltonian, overlap, reference
+        self.batch, self.learned, self.s, self.reference = batch, hamiltonian, overlap, reference
+        self.orthogonal = orthogonal
         self.basis, self.smearing = basis, smearing
         self._cache: dict[str, object] = {}
 
@@ -69,12 +74,26 @@ class Quantities:
         mask = self.batch[keys.ORBITAL_MASK]
         return mask[:, :, None] & mask[:, None]
 
+    @property
+    def h(self) -> Tensor:
+        """H in the basis itself, [B, M, M]."""
+        if not self.orthogonal:
+            return self.learned
+        if "h" not in self._cache:
+            self._cache["h"] = from_orthogonal(self.learned, self.s, self.batch[keys.ORBITAL_MASK])
+        return self._cache["h"]
+
+    @property
+    def metric(self) -> Tensor:
+        """Overlap [B, M, M] of the functions that ``learned`` stands in."""
+        return torch.diag_embed(self.batch[keys.ORBITAL_MASK].to(self.s)) if self.orthogonal else self.s
+
     def orbitals(self) -> tuple[Tensor, Tensor]:
-        """Energies [B, M] and coefficients [B, M, M], float64."""
-        if "state" in self._cache:
+        """Energies [B, M] and coefficients [B, M, M], float64, in the functions that ``learned`` stands in."""
+        if "state" in self._cache and not self.orthogonal:
             return self.state().energies, self.state().coefficients
         if "orbitals" not in self._cache:
-            self._cache["orbitals"] = solve(self.h, self.s, self.batch[keys.ORBITAL_MASK])
+            self._cache["orbitals"] = solve(self.learned, self.metric, self.batch[keys.ORBITAL_MASK])
         return self._cache["orbitals"]
 
     def state(self) -> ElectronicState:
@@ -87,13 +106,13 @@ class Quantities:
     def levels(self, below: int | None, above: int) -> Tensor:
         """[B, M] bool: the ``below`` highest occupied levels (all if ``None``) and ``above`` virtual ones."""
         n = self.batch[keys.N_OCCUPIED][:, None]
-        k = torch.arange(self.h.shape[-1], device=self.h.device)
+        k = torch.arange(self.learned.shape[-1], device=self.learned.device)
         mask = (k < n + above) & (k < self.batch[keys.ORBITAL_MASK].sum(1, keepdim=True))
         return mask if below is None else mask & (k >= n - below)
 
 
 def _hamiltonian(q: Quantities) -> Masked:
-    return q.h, q.matrix_mask
+    return q.learned, q.matrix_mask
 
 
 def _overlap(q: Quantities) -> Masked:
@@ -129,7 +148,7 @@ def _hamiltonian_in_orbitals(q: Quantities) -> Masked:
         c = torch.where(wanted[:, None], c, 0.0)
         e = torch.where(wanted, e, 0.0)
     mean = 0.5 * (e[:, :, None] + e[:, None])
-    h, s = q.h.double(), q.s.double()
+    h, s = q.learned.double(), q.metric.double()
     return c.mT @ h @ c - mean * (c.mT @ s @ c), wanted[:, :, None] & wanted[:, None]
 
 
@@ -145,7 +164,7 @@ def _occupied_virtual_mixing(q: Quantities) -> Masked:
         occupied, real = reference.levels(None, 0), reference.levels(None, e.shape[-1])
         wanted = occupied[:, :, None] & (real & ~occupied)[:, None]
         gap = torch.where(wanted, e[:, None] - e[:, :, None], 1.0)
-    h, s = q.h.double(), q.s.double()
+    h, s = q.learned.double(), q.metric.double()
     return (c.mT @ h @ c - e[:, :, None] * (c.mT @ s @ c)) / gap, wanted
 
 

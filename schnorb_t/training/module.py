@@ -16,9 +16,10 @@ from schnorb_t.basis import Basis
 from schnorb_t.data.batch import to_device
 from schnorb_t.errors import UserError
 from schnorb_t.nn.model import MatrixModel
+from schnorb_t.nn.overlap import to_orthogonal
 from schnorb_t.physics.occupations import Smearing
 from schnorb_t.training.checkpoint import KEY, ModelCard, find_model, load_single
-from schnorb_t.training.losses import MATRICES, SMEARING, Output, Quantities
+from schnorb_t.training.losses import MATRICES, QUANTITIES, SMEARING, Output, Quantities
 from schnorb_t.training.property_metrics import property_errors
 from schnorb_t.training.transfer import start_from
 
@@ -78,6 +79,8 @@ class MatrixModule(L.LightningModule):
         self.smearing, self.start_from = smearing, start_from
         self.properties = [output for output in self.outputs if output.name not in MATRICES]
         names = [output.name for output in self.properties]
+        #: whether a loss is made of orbitals in the basis itself (charges, dipoles, densities of states)
+        self.density_losses = any(name not in QUANTITIES for name in names)
         if len(set(names)) < len(names):
             raise ValueError(f"each property can be trained on once, got {', '.join(names)}")
         self.validation = nn.ModuleDict({name: MeanMetric() for name in (*self.VALIDATION, *names)})
@@ -135,9 +138,19 @@ class MatrixModule(L.LightningModule):
         return batch
 
     def _quantities(self, batch: dict[str, Tensor]) -> tuple[Quantities, Quantities]:
-        out, more = self.model(batch), {"basis": self.model.basis, "smearing": self.smearing}
-        reference = Quantities(batch, batch[keys.HAMILTONIAN], batch[keys.OVERLAP], **more)
-        return Quantities(batch, out[keys.HAMILTONIAN], out[keys.OVERLAP], reference, **more), reference
+        if self.model.orthogonal and not self.density_losses:  # levels and elements do not need S: no root of it either
+            out = self.model.learned_matrices(self.model.blocks(batch), batch)
+        else:
+            out = self.model(batch)
+        hamiltonian = out[keys.HAMILTONIAN]
+        more = {"basis": self.model.basis, "smearing": self.smearing, "orthogonal": self.model.orthogonal}
+        labels = batch[keys.HAMILTONIAN]
+        if self.model.orthogonal:
+            labels = to_orthogonal(labels, batch[keys.OVERLAP], batch[keys.ORBITAL_MASK])
+            if self.density_losses:
+                hamiltonian = to_orthogonal(hamiltonian, out[keys.OVERLAP], batch[keys.ORBITAL_MASK])
+        reference = Quantities(batch, labels, batch[keys.OVERLAP], **more)
+        return Quantities(batch, hamiltonian, out[keys.OVERLAP], reference, **more), reference
 
     def _loss(self, prediction: Quantities, reference: Quantities, epoch: float) -> tuple[Tensor, dict[str, Tensor]]:
         parts, total = {}, 0.0
@@ -174,7 +187,7 @@ class MatrixModule(L.LightningModule):
         elements = prediction.matrix_mask
         values = {
             "loss": (loss.detach(), n_molecules),
-            "hamiltonian_mae_eh": ((prediction.h - reference.h).abs()[elements].mean(), elements.sum()),
+            "hamiltonian_mae_eh": ((prediction.learned - reference.learned).abs()[elements].mean(), elements.sum()),
             "overlap_mae": ((prediction.s - reference.s).abs()[elements].mean(), elements.sum()),
             "occupied_energy_mae_eh": (error[occupied].mean(), occupied.sum()),
             "homo_mae_eh": (error.gather(1, last - 1).mean(), n_molecules),

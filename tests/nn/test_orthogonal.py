@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from scipy.spatial.transform import Rotation
 
@@ -9,8 +10,9 @@ from schnorb_t import keys
 from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.nn.assembly import matrix_from_blocks
 from schnorb_t.nn.model import MatrixModel
-from schnorb_t.nn.overlap import overlap_power
+from schnorb_t.nn.overlap import overlap_power, to_orthogonal
 from schnorb_t.reference.rotation import orbital_rotation
+from schnorb_t.training.losses import Output, Quantities
 from tests.nn.molecules import minimal_basis, split_basis, structures
 
 pytest.importorskip("pyscf")
@@ -100,6 +102,61 @@ def test_the_closed_form_start_is_exact_for_two_centre_matrices_of_orthogonal_fu
     assert far > 0.5 and near < 1e-2 * far
 
 
-def test_a_learned_overlap_is_refused():
-    with pytest.raises(ValueError, match="orthogonal"):
-        MatrixModel(minimal_basis(), "8x0e+4x1o+4x2e", orthogonal=True)
+@pytest.fixture(scope="module")
+def projected_model():
+    """H in Löwdin's functions of a learned S."""
+    torch.manual_seed(3)
+    net = MatrixModel(minimal_basis(), "16x0e+8x1o+8x1e+8x2e", pair_channels=(24, 8, 12, 8), hidden=32, orthogonal=True)
+    with torch.no_grad():
+        net.two_centre.coefficients.normal_(0, 0.02)
+        net.overlap_two_centre.coefficients.normal_(0, 0.02)
+    return net.double().eval()
+
+
+def test_levels_do_not_feel_a_learned_overlap(projected_model):
+    """The levels of (H, S) are the plain eigenvalues of the learned matrix, whatever S is."""
+    model = projected_model
+    batch = structures_to_batch(*structures(), model.basis, CUTOFF)
+    mask = batch[keys.ORBITAL_MASK]
+    with torch.no_grad():
+        blocks = model.blocks(batch)
+        learned, out = model.learned_matrices(blocks, batch), model.matrices(blocks, batch)
+    padding = torch.diag_embed((~mask).double())
+    for b, m in enumerate(mask.sum(1).tolist()):
+        h, s = (out[k][b, :m, :m].numpy() for k in (keys.HAMILTONIAN, keys.OVERLAP))
+        wanted = np.linalg.eigvalsh(learned[keys.HAMILTONIAN][b, :m, :m].numpy())
+        assert np.linalg.eigvalsh(s)[0] > 0 and np.abs(scipy.linalg.eigvalsh(h, s) - wanted).max() < 1e-9
+    assert (torch.linalg.eigvalsh(out[keys.OVERLAP] + padding) > 0).all()
+
+
+def test_a_learned_overlap_alone_as_in_a_batch_and_turned(projected_model):
+    model = projected_model
+    numbers, positions = structures()
+    together = matrices(model, numbers, positions)
+    rotation = Rotation.random(rng=np.random.default_rng(9)).as_matrix()
+    turned = matrices(model, numbers, [x @ rotation.T for x in positions])
+    for k, h in enumerate(together):
+        bound = 1e-9 * np.abs(h).max()
+        assert np.abs(matrices(model, numbers[k : k + 1], positions[k : k + 1])[0] - h).max() < bound
+        d = orbital_rotation(model.basis, numbers[k], rotation)
+        assert np.abs(turned[k] - d @ h @ d.T).max() < bound
+
+
+def test_losses_compare_in_the_orthogonal_functions(projected_model):
+    """An error in S alone leaves every loss on H and on levels at zero."""
+    model = projected_model
+    batch = structures_to_batch(*structures(), model.basis, CUTOFF)
+    mask = batch[keys.ORBITAL_MASK]
+    with torch.no_grad():
+        blocks = model.blocks(batch)
+        h = model.learned_matrices(blocks, batch)[keys.HAMILTONIAN]
+        s = model.matrices(blocks, batch)[keys.OVERLAP]
+    n = mask.sum(1)
+    batch |= {keys.N_ELECTRONS: n - n % 2, keys.N_OCCUPIED: n // 2}
+    reference = Quantities(batch, h, s, orthogonal=True)
+    other = Quantities(batch, h, 1.1 * s, reference, orthogonal=True)
+    for name in ("hamiltonian", "orbital_energies", "gap", "hamiltonian_in_orbitals"):
+        assert Output(name)(other, reference) < 1e-9, name
+    assert Output("overlap")(other, reference) > 1e-3
+    again = to_orthogonal(reference.h, s, mask)
+    assert (again - h).abs().max() < 1e-9
