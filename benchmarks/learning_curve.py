@@ -36,13 +36,13 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from schnorb_t import keys  # noqa: E402
+from schnorb_t.commands.parser import positive  # noqa: E402
 from schnorb_t.data.batch import records_to_batch  # noqa: E402
 from schnorb_t.data.batch_sizes import batches_by_size  # noqa: E402
 from schnorb_t.data.datamodule import MatrixDataModule  # noqa: E402
 from schnorb_t.data.store import Store  # noqa: E402
 from schnorb_t.errors import UserError, run_command  # noqa: E402
 from schnorb_t.physics.eigen import solve  # noqa: E402
-from schnorb_t.predict import positive  # noqa: E402
 from schnorb_t.training.ema import ExponentialMovingAverage  # noqa: E402
 from schnorb_t.training.evaluation import MatrixErrors, test_against_baselines  # noqa: E402
 from schnorb_t.training.losses import Output  # noqa: E402

@@ -21,9 +21,9 @@ from learning_curve import QUANTITIES, Points, cells, fingerprint, quiet, read_c
 from rich.console import Console
 from rich.table import Table
 
+from schnorb_t.commands.parser import positive
 from schnorb_t.data.store import Store
 from schnorb_t.errors import UserError, run_command
-from schnorb_t.predict import positive
 from schnorb_t.training.evaluation import evaluate_model
 
 _MATRICES = (

@@ -30,17 +30,17 @@ from rich.console import Console  # noqa: E402
 from rich.progress import track  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from schnorb_t.commands.parser import positive  # noqa: E402
 from schnorb_t.data.batch import records_to_batch, structures_to_batch  # noqa: E402
 from schnorb_t.data.batch_sizes import batches_by_size  # noqa: E402
 from schnorb_t.data.store import MoleculeRecord, Store  # noqa: E402
 from schnorb_t.errors import UserError, run_command  # noqa: E402
-from schnorb_t.evaluate import check_basis, check_seen, level_difference  # noqa: E402
 from schnorb_t.nn.baselines import TwoCentreModel  # noqa: E402
 from schnorb_t.physics.energies import core_orbitals  # noqa: E402
-from schnorb_t.predict import positive  # noqa: E402
 from schnorb_t.predictor import load  # noqa: E402
 from schnorb_t.training.evaluation import BlockModel, StageClock, predict_batch  # noqa: E402
 from schnorb_t.training.report import write_json  # noqa: E402
+from schnorb_t.training.suitability import check_basis, check_seen, level_difference  # noqa: E402
 from schnorb_t.units import BOHR, HARTREE  # noqa: E402
 
 TITLES = {"model": "model", "gfn2": "GFN2-xTB", "sto-3g": "STO-3G SCF", "two-centre": "two-centre fit"}

@@ -27,6 +27,7 @@ from rich.table import Table
 
 import schnorb_t
 from schnorb_t import keys
+from schnorb_t.commands.parser import positive
 from schnorb_t.data.batch import structures_to_batch, to_device
 from schnorb_t.data.batch_sizes import batches_by_size
 from schnorb_t.data.store import Store
@@ -34,7 +35,6 @@ from schnorb_t.errors import UserError, run_command
 from schnorb_t.nn.assembly import matrix_from_blocks
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.physics.eigen import pad
-from schnorb_t.predict import positive
 from schnorb_t.predictor import load, progress_bar
 from schnorb_t.reference.qm9 import QM9Molecule, read
 from schnorb_t.structures import check_structures

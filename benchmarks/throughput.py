@@ -26,12 +26,12 @@ from rich.table import Table
 
 import schnorb_t
 from schnorb_t import keys
+from schnorb_t.commands.parser import positive
 from schnorb_t.data.batch import structures_to_batch, to_device
 from schnorb_t.data.datamodule import SAMPLE
 from schnorb_t.data.store import MoleculeRecord, Store
 from schnorb_t.errors import UserError, run_command
 from schnorb_t.nn.model import MatrixModel
-from schnorb_t.predict import positive
 from schnorb_t.predictor import choose_device
 from schnorb_t.training.checkpoint import find_model, load_model
 from schnorb_t.training.evaluation import STAGES, StageClock, predict_batch

@@ -11,6 +11,7 @@ from ase.io import write
 
 import schnorb_t
 from schnorb_t import ensemble, predict
+from schnorb_t.commands import predict as predict_command
 from schnorb_t.errors import UserError, run_command
 from schnorb_t.predictor import load
 from schnorb_t.training.checkpoint import load_model, load_single, write_checkpoint
@@ -70,7 +71,7 @@ def test_command_shows_and_writes_the_spread(files, tmp_path, capsys, monkeypatc
     model = schnorb_t.load(files / "both.ckpt", "cpu")
     spread = [model.predict(a).frontier_spread for a in structures]
     worst = max(range(4), key=lambda k: max(spread[k]))
-    monkeypatch.setattr(predict, "DOUBTFUL", 0.999 * max(spread[worst]))
+    monkeypatch.setattr(predict_command, "DOUBTFUL", 0.999 * max(spread[worst]))
     predict.main([str(files / "both.ckpt"), str(tmp_path / "molecules.xyz"), "-o", str(tmp_path / "out.h5")])
     printed = capsys.readouterr().out
     assert f"1 of 4 structures ({worst})" in printed and "unlike what the model learned from" in printed

@@ -1,4 +1,4 @@
-"""Divide molecules into training, validation and test, always whole groups: ``python -m schnorb_t.data.splits FILE``.
+"""Divide molecules into training, validation and test, always whole groups: ``schnorb_t splits FILE``.
 
 Every rule draws from a hash of the seed and the group's text, so a molecule's split depends neither on the order of
 the file nor on what else is in it: a file that grows never moves a test molecule into training.
@@ -6,20 +6,15 @@ the file nor on what else is in it: a file that grows never moves a test molecul
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from ..errors import UserError, run_command
+from ..errors import UserError
 from .duplicates import N_INVARIANTS, composition_code, find_duplicates, geometry_invariants
 from .reader import Store
 from .records import SPLITS
-from .writer import set_splits
 
 #: Shares of training, validation and test.
 FRACTIONS = (0.8, 0.1, 0.1)
@@ -155,48 +150,17 @@ def link_duplicates(store: Store, groups: Sequence[str]) -> np.ndarray:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m schnorb_t.data.splits", description="Divide a file into training, validation and test."
-    )
-    parser.add_argument("file", type=Path)
-    parser.add_argument(
-        "--by",
-        choices=("group", "size", "scaffold"),
-        default="group",
-        help="group: at random, all geometries of a molecule together; size: large molecules test; "
-        "scaffold: ring systems stay together (the groups must be SMILES; needs RDKit)",
-    )
-    parser.add_argument("--fractions", type=float, nargs=3, default=FRACTIONS, metavar=("TRAIN", "VAL", "TEST"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--largest-in-training", type=int, metavar="N", help="heavy atoms, with --by size")
-    parser.add_argument("--val-fraction", type=float, default=0.1, help="of the small molecules, with --by size")
-    arguments = parser.parse_args(argv)
-    if arguments.by == "size" and arguments.largest_in_training is None:
-        raise UserError("--by size needs --largest-in-training N, the most heavy atoms of a training molecule")
-    with Store(arguments.file) as store:
-        names = store.names.tolist()
-        n_heavy = np.array([int((store.atomic_numbers_of(i) > 1).sum()) for i in range(len(store))])
-        groups = link_duplicates(store, store.groups.tolist())
-    if not names:
-        raise UserError(f"{arguments.file}: holds no molecule")
-    if arguments.by == "size":
-        largest, val_fraction = arguments.largest_in_training, arguments.val_fraction
-        splits = split_by_size(n_heavy, groups, largest, val_fraction, arguments.seed)
-    elif arguments.by == "scaffold":
-        splits = split_by_scaffold(groups, arguments.fractions, arguments.seed)
-    else:
-        splits = split_by_group(groups, arguments.fractions, arguments.seed)
-    set_splits(arguments.file, dict(zip(names, splits.tolist(), strict=True)))
-    table = Table(title=f"{arguments.file}, by {arguments.by}, seed {arguments.seed}")
-    for heading in ("split", "molecules", "groups", "heavy atoms, min / max"):
-        table.add_column(heading)
-    for split in SPLITS:
-        here = splits == split
-        if here.any():
-            heavy = f"{n_heavy[here].min()} / {n_heavy[here].max()}"
-            table.add_row(split, f"{here.sum():,}", f"{len(np.unique(groups[here])):,}", heavy)
-    Console().print(table)
+    """``python -m schnorb_t.data.splits``: the command ``schnorb_t splits`` (default: the process's own arguments).
+
+    Raises:
+        UserError: bad input.
+    """
+    from schnorb_t.commands import run  # a door stands on the ground floor and leads to the top one
+
+    run("splits", argv)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    from schnorb_t.commands import door
+
+    door("splits")

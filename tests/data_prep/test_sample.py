@@ -82,7 +82,7 @@ def test_relabelling_gives_the_stored_matrices(sample, name):
 
 def test_structures_are_reproduced_by_their_script(sample):
     pytest.importorskip("tblite")
-    from data_prep.sample import closed_shell_g2
+    from schnorb_t.reference.sample import closed_shell_g2
     from schnorb_t.reference.thermal import displaced_geometries, seed_of
 
     atoms = dict(closed_shell_g2())["g2/CH3OH"]
@@ -94,7 +94,7 @@ def test_structures_are_reproduced_by_their_script(sample):
 
 def test_smiles_of_the_script_can_be_embedded():
     pytest.importorskip("rdkit")
-    from data_prep.sample import embed, graph_of
+    from schnorb_t.reference.sample import embed, graph_of
 
     ethanol, ether = embed("CCO"), embed("COC")
     assert ethanol.get_chemical_formula() == "C2H6O" and graph_of(ethanol) != graph_of(ether)

@@ -1,0 +1,153 @@
+"""What a user can do, one module per verb: ``schnorb_t VERB ...``, or the same function called from Python.
+
+Each module has a function that takes plain values, works silently (progress goes to stderr) and returns a summary, and
+``show``, which prints that summary. Nothing is imported before it is needed: ``schnorb_t --help`` is immediate.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from schnorb_t.errors import UserError, run_command
+
+
+@dataclass(frozen=True)
+class Command:
+    """One verb.
+
+    Attributes:
+        module: in this package.
+        function: of that module; its typed signature is the command line.
+        summary: one line for ``schnorb_t --help``.
+        interrupted: what stands after Ctrl-C, and how to go on.
+    """
+
+    module: str
+    function: str
+    summary: str
+    interrupted: str = "nothing was written; start it again"
+
+    def load(self) -> tuple[Callable[..., Any], Callable[[Any], None] | None]:
+        """The function and ``show``, which prints what it returns."""
+        module = import_module(f"{__name__}.{self.module}")
+        return getattr(module, self.function), getattr(module, "show", None)
+
+
+_AGAIN = "the finished molecules are safe, the same command continues"
+
+COMMANDS: dict[str, Command] = {
+    "fit": Command(
+        "fit",
+        "main",
+        "train a model by a configuration and test it",
+        "the last epoch is safe: --ckpt_path runs/NAME/version_N/checkpoints/last.ckpt continues",
+    ),
+    "predict": Command("predict", "predict", "Hamiltonian, overlap and orbital energies of molecules"),
+    "evaluate": Command("evaluate", "evaluate", "errors of a model on labelled molecules"),
+    "label": Command("label", "label_files", "label structures by Kohn-Sham calculations with PySCF", _AGAIN),
+    "label-xtb": Command("label_xtb", "label_xtb", "label structures by GFN2-xTB", _AGAIN),
+    "import-orca": Command("import_orca", "import_orca", "results of ORCA into a store of checked matrices"),
+    "write-orca": Command("write_orca", "write_orca", "inputs for ORCA that give what import-orca reads"),
+    "qm9": Command("qm9", "qm9", "QM9's published archive into extended xyz"),
+    "project": Command("project", "project", "a store of full matrices into a minimal basis", _AGAIN),
+    "convert": Command("convert_labels", "convert_labels", "older files of full-basis QM9 labels into a store", _AGAIN),
+    "check": Command("check", "check", "validate a store and print what it holds"),
+    "splits": Command("splits", "splits", "divide a store into training, validation and test"),
+    "merge": Command("merge", "merge", "several stores of one kind into one"),
+    "export-skf": Command("export_skf", "export_skf", "Slater-Koster files of a model's two-centre functions"),
+    "ensemble": Command("ensemble", "ensemble", "join models of the same labels into one"),
+    "fit-contraction": Command("fit_contraction", "fit_contraction", "fit the way from a minimal to the large basis"),
+    "sample": Command("sample", "sample", "the structures of the embedded sample"),
+    "info": Command("info", "info", "versions, platform, devices and the models that ship"),
+}
+
+
+def run(name: str, argv: list[str] | None = None) -> None:
+    """Parse the arguments of a command (default: the process's own), call its function, print what it returns.
+
+    Raises:
+        UserError: bad input.
+        SystemExit: ``--help`` (0), or arguments that cannot be parsed (2).
+    """
+    command = COMMANDS[name]
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        function, show = command.load()
+        if show is None:
+            function(argv)
+            return
+        from schnorb_t.commands.parser import parse
+
+        arguments = parse(function, f"schnorb_t {name}", argv)
+        json: Path | None = arguments.pop("json")
+        if json is not None and not json.parent.is_dir():
+            raise UserError(f"{json.parent}: no such folder; make it first")
+        result = function(**arguments)
+        if json is not None:
+            from schnorb_t.training.report import write_json
+
+            write_json(json, {key: value for key, value in result.items() if not key.startswith("_")})
+        show(result)
+        if json is not None:
+            print(f"numbers: {json}")
+    except KeyboardInterrupt:
+        raise UserError(f"interrupted; {command.interrupted}") from None
+
+
+def overview() -> str:
+    """The text of ``schnorb_t --help``: every command with one line."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: schnorb_t COMMAND ...",
+            "",
+            "Hamiltonian and overlap matrices of molecules in a minimal basis.",
+            "",
+            *lines,
+            "",
+            "schnorb_t COMMAND --help explains one; schnorb_t --version tells the version.",
+        ]
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """``schnorb_t``, with ``sys.argv`` or these arguments.
+
+    Raises:
+        UserError: bad input.
+        SystemExit: ``--help`` (0), or arguments that cannot be parsed (2).
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(overview())
+        if not argv:
+            sys.exit(2)
+        return
+    name, *rest = argv
+    if name == "--version":
+        from schnorb_t import __version__
+
+        print(f"schnorb_t {__version__}")
+        return
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, 1, 0.5)
+        hint = f"did you mean {near[0]}?" if near else "schnorb_t --help lists all"
+        raise UserError(f"{name}: no command of schnorb_t; {hint}")
+    run(name, rest)
+
+
+def console_script() -> None:
+    """What the installed ``schnorb_t`` and ``python -m schnorb_t`` call: one line and exit code 2 for bad input."""
+    run_command(main)
+
+
+def door(name: str, argv: list[str] | None = None) -> None:
+    """Run a command with ``sys.argv``: for scripts that stand for one command."""
+    run_command(lambda: run(name, argv))

@@ -1,0 +1,71 @@
+"""``schnorb_t export-skf MODEL -o DIR``: Slater-Koster files of a model's two-centre functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from schnorb_t.errors import UserError
+
+
+def export_skf(model: str, *, output: Path, spacing: float = 0.02, force: bool = False) -> dict[str, Any]:
+    """Write Slater-Koster files (.skf) of a model's two-centre functions.
+
+    Valence shells only, without repulsive and Hubbard U (for SCC = No).
+
+    Args:
+        model: checkpoint of ``schnorb_t fit``, or the name of a model that comes with the package
+        output: folder to write to
+        spacing: of the tables, Bohr, 0.005 to 0.1
+        force: replace .skf files in the folder
+
+    Returns:
+        ``output``, ``files`` (names), ``cutoff`` in Å, ``levels`` per element in Eh, ``core_shells`` per element.
+
+    Raises:
+        UserError: the model has no such functions, or the folder holds files already.
+    """
+    from ase.data import chemical_symbols
+
+    from schnorb_t.interfaces.dftbplus_files import write_text
+    from schnorb_t.interfaces.slater_koster_files import slater_koster_files, valence_shells
+    from schnorb_t.training.checkpoint import find_model, load_model
+
+    if not 0.005 <= spacing <= 0.1:
+        raise UserError(f"--spacing {spacing:g}: must lie between 0.005 and 0.1 Bohr")
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output}: is a file; name a folder")
+    network, card = load_model(find_model(model))
+    there = sorted(p.name for p in output.glob("*.skf"))
+    if there and not force:
+        raise UserError(f"{output}: holds {there[0]} already; name another folder, or replace files with --force")
+    files = slater_koster_files(network, spacing, f"{Path(model).name}, target {card.target}")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be made ({error})") from None
+    for name, text in files.items():
+        write_text(output / name, text)
+    shells = valence_shells(network)
+    return {
+        "output": str(output),
+        "files": sorted(files),
+        "cutoff": network.cutoff,
+        "levels": {chemical_symbols[z]: [["spdf"[s.l], s.energy] for s in of] for z, of in shells.items()},
+        "core_shells": {chemical_symbols[z]: len(network.basis.shells[z]) - len(of) for z, of in shells.items()},
+    }
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print what ``export_skf`` returned."""
+    from schnorb_t.units import HARTREE
+
+    for symbol, shells in result["levels"].items():
+        levels = ", ".join(f"{letter} {energy * HARTREE:.3f} eV" for letter, energy in shells)
+        core = result["core_shells"][symbol]
+        frozen = f"; {core} core shell{'s' if core > 1 else ''} left out" if core else ""
+        print(f"{symbol}: {levels}{frozen}")
+    print(
+        f"{result['output']}: {len(result['files'])} files up to {result['cutoff']:g} Å; repulsive and Hubbard U are "
+        "zero (no energies and forces, SCC = No)"
+    )

@@ -1,0 +1,206 @@
+"""``schnorb_t label molecules.xyz -o labels.h5``: restricted Kohn-Sham calculations with PySCF -> one store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schnorb_t.errors import UserError
+
+if TYPE_CHECKING:
+    from schnorb_t.data.store import StoreWriter
+    from schnorb_t.reference.labels import LabelJob
+    from schnorb_t.reference.structures import Structure
+
+#: Failures listed at the end of a run; the file holds all.
+LISTED = 50
+
+
+def inspect(structures: Sequence[Structure], skip_bad: bool) -> tuple[dict[str, str], list[str]]:
+    """Name -> reason of every structure that cannot be labelled, found before any calculation, and lines to print.
+
+    Raises:
+        UserError: a structure is broken and ``skip_bad`` is not given. Open shells are no fault of the input: they are
+            announced and recorded as failed.
+    """
+    from schnorb_t.reference.structures import fault_of, open_shell
+
+    faults, shells = {}, {}
+    for index, structure in enumerate(structures):
+        if fault := fault_of(structure):
+            faults[structure.name] = f"structure {index} ({structure.name}): {fault}"
+        elif reason := open_shell(structure):
+            shells[structure.name] = reason
+    if faults and not skip_bad:
+        shown = "\n  ".join(list(faults.values())[:10])
+        more = f"\n  and {len(faults) - 10} more" if len(faults) > 10 else ""
+        raise UserError(
+            f"{len(faults)} of {len(structures)} structures cannot be labelled:\n  {shown}{more}\n"
+            "mend them, or leave them out with --skip-bad"
+        )
+    lines = [*faults.values(), *(f"{name}: {reason}" for name, reason in list(shells.items())[:LISTED])]
+    return {name: f"bad input: {text}" for name, text in faults.items()} | shells, lines
+
+
+def label(
+    structures: Sequence[Structure],
+    job: LabelJob,
+    writer: StoreWriter,
+    *,
+    refused: Mapping[str, str] | None = None,
+    retry: Collection[str] = (),
+    workers: int = 1,
+    scheduler: str | None = None,
+) -> tuple[int, int]:
+    """Label what a store does not know yet; every finished molecule is safe at once. Progress goes to stderr.
+
+    Args:
+        structures: to label, each under its name.
+        job: what to calculate.
+        writer: of the store.
+        refused: name -> reason of structures that are recorded as failed without a calculation.
+        retry: names to label again although the store knows them.
+        workers: processes on this machine.
+        scheduler: address or file of a dask.distributed scheduler, in place of them.
+
+    Returns:
+        how many were labelled, and how many failed.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from schnorb_t.reference.pool import run_dask, run_processes
+
+    refused = refused or {}
+    console = Console(stderr=True)
+    known = writer.known_names - set(retry)
+    todo = [s for s in structures if s.name not in known]
+    if len(todo) < len(structures):
+        console.print(f"{writer.path}: {len(structures) - len(todo)} molecules are there already")
+    for structure in todo:
+        if structure.name in refused:
+            writer.add_failure(structure.name, refused[structure.name], structure.order)
+    work = [s for s in todo if s.name not in refused]
+    outcomes: Iterable = run_dask(job, work, scheduler) if scheduler else run_processes(job, work, workers)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[done]} done, {task.fields[failed]} failed, {task.fields[left]} left"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, speed_estimate_period=600) as progress:
+        done, failed = 0, len(todo) - len(work)
+        bar = progress.add_task(job.target, total=len(work), done=done, failed=failed, left=len(work))
+        for count, (structure, ok, value) in enumerate(outcomes, 1):
+            labelled = writer.add_outcome(structure.name, structure.order, ok, value)
+            done, failed = done + labelled, failed + (not labelled)
+            progress.update(bar, advance=1, done=done, failed=failed, left=len(work) - count)
+    return done, failed
+
+
+def label_files(
+    structures: list[Path],
+    *,
+    output: Path,
+    target: str = "wqao",
+    functional: str = "B3LYP",
+    basis: str | None = None,
+    grid_level: int = 1,
+    conv_tol: float = 1e-9,
+    max_cycle: int = 100,
+    no_density_fitting: bool = False,
+    guess: str | None = None,
+    keep_contraction: bool = False,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    skip_bad: bool = False,
+    retry_failed: bool = False,
+    source: str = "",
+) -> dict[str, Any]:
+    """Label structures by restricted Kohn-Sham calculations with PySCF -> one store.
+
+        schnorb_t label molecules.xyz -o labels.h5 --target wqao --workers 8
+
+    STRUCTURES is any file ASE reads (extended xyz with ``name``, ``group``, ``split`` in its comment lines keeps
+    them), QM9's archive or its geometry table. Killed at any moment, the same command continues where it stopped.
+    Molecules that get no label (not converged, linearly dependent, open shell) stand in the file with the reason and
+    are listed at the end.
+
+    Args:
+        structures: files with structures
+        output: HDF5 file to begin or to continue
+        target: what H and S stand in: full, wqao, iao, quambo, or the name of an atomic-orbital basis, which is then
+            the basis of the calculation too
+        functional: PySCF's name
+        basis: large basis, PySCF's name (default: def2-SVP)
+        grid_level: integration grid, 0-9
+        conv_tol: SCF convergence in Eh
+        max_cycle: SCF cycles before giving up
+        no_density_fitting: exact two-electron integrals
+        guess: begin every SCF from this model's prediction, e.g. def2svp
+        keep_contraction: store the projection A beside H and S
+        workers: processes (default: all cores)
+        scheduler: address or scheduler file of a dask.distributed cluster
+        skip_bad: record broken structures as failed and go on
+        retry_failed: try molecules again that failed before
+        source: where the structures come from; a text for the file
+
+    Returns:
+        ``output``, ``molecules`` (count), ``failures`` ([name, reason]).
+
+    Raises:
+        UserError: broken structures, unknown level of theory, another kind of file.
+    """
+    from rich.console import Console
+
+    from schnorb_t.data.store import Store, StoreWriter, journal_path
+    from schnorb_t.interfaces.pyscf import ModelGuess
+    from schnorb_t.reference.labels import TARGETS, LabelJob, header_of
+    from schnorb_t.reference.pyscf import Level, check_level, versions
+    from schnorb_t.reference.structures import fault_of, read_structures
+
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers {workers}: at least one process is needed")
+    if target not in TARGETS:
+        if basis not in (None, target):
+            raise UserError(f"--target {target} is an atomic-orbital basis and contradicts --basis {basis}")
+        target, basis = "full", target
+    level = Level(functional, basis or Level.basis, not no_density_fitting, grid_level, conv_tol)
+    read = read_structures(structures)
+    refused, lines = inspect(read, skip_bad)
+    for line in lines:
+        Console(stderr=True).print(f"skipped: {line}", markup=False, highlight=False)
+    elements = sorted({int(z) for s in read if not fault_of(s) for z in s.atomic_numbers})
+    if not elements:
+        raise UserError(f"{', '.join(map(str, structures))}: no structure is left to label")
+    check_level(level, elements)
+    model = ModelGuess(guess) if guess else None
+    if model:
+        model.check(elements)
+    header = header_of(target, elements, level, versions(), source)
+    job = LabelJob(level, target, keep_contraction, max_cycle, model)
+    retry: set[str] = set()
+    if retry_failed and (output.exists() or journal_path(output).exists()):
+        StoreWriter(output, header).close()  # merges what an interrupted run left
+        with Store(output) as store:
+            retry = {name for name, _, _ in store.failures}
+    with StoreWriter(output, header) as writer:
+        n_workers = workers or os.cpu_count() or 1
+        label(read, job, writer, refused=refused, retry=retry, workers=n_workers, scheduler=scheduler)
+    with Store(output) as store:
+        failures = [[name, reason] for name, reason, _ in store.failures]
+        return {"output": str(output), "molecules": len(store), "failures": failures}
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print what the file holds and what failed, with the reasons."""
+    failures = result["failures"]
+    print(f"{result['output']}: {result['molecules']} molecules, {len(failures)} failed")
+    for name, reason in failures[:LISTED]:
+        print(f"  failed: {name}: {reason}")
+    if len(failures) > LISTED:
+        print(f"  and {len(failures) - LISTED} more, see the file's failures/")

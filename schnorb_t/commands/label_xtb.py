@@ -1,0 +1,56 @@
+"""``schnorb_t label-xtb more.xyz -o xtb.h5``: GFN2-xTB labels (tblite) -> one store, for pre-training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from schnorb_t.errors import UserError
+
+
+def label_xtb(structures: list[Path], *, output: Path, source: str = "") -> dict[str, Any]:
+    """Label structures by GFN2-xTB (tblite) -> one store, for pre-training: some milliseconds per molecule.
+
+        schnorb_t label-xtb more.xyz -o xtb.h5
+        schnorb_t fit --config configs/qm9_xtb.yaml --data.path xtb.h5
+
+    STRUCTURES is any file ASE reads (extended xyz with ``name``, ``group``, ``split`` in its comment lines keeps
+    them), QM9's archive or its geometry table. Killed at any moment, the same command continues where it stopped.
+
+    Args:
+        structures: files with structures
+        output: HDF5 file to begin or to continue
+        source: where the structures come from; a text for the file
+
+    Returns:
+        ``output``, ``labelled``, ``failed`` and ``known`` (counts).
+
+    Raises:
+        UserError: a broken structure, or tblite is missing.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from schnorb_t.data.store import StoreWriter
+    from schnorb_t.reference.pool import guarded
+    from schnorb_t.reference.structures import fault_of, read_structures
+    from schnorb_t.reference.xtb import XtbJob, xtb_header
+
+    read = read_structures(structures)
+    for index, structure in enumerate(read):
+        if fault := fault_of(structure):
+            raise UserError(f"structure {index} ({structure.name}) cannot be labelled: {fault}")
+    header = xtb_header({int(z) for s in read for z in s.atomic_numbers}, source)
+    job, done = XtbJob(), 0
+    with StoreWriter(output, header) as writer:
+        known = writer.known_names
+        work = [s for s in read if s.name not in known]
+        for structure in track(work, description="GFN2-xTB", console=Console(stderr=True)):
+            done += writer.add_outcome(structure.name, structure.order, *guarded(job, structure))
+    return {"output": str(output), "labelled": done, "failed": len(work) - done, "known": len(read) - len(work)}
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print what ``label_xtb`` returned."""
+    text = "{output}: {labelled} molecules labelled, {failed} failed, {known} there already"
+    print(text.format(**result))

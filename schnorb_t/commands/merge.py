@@ -1,0 +1,94 @@
+"""``schnorb_t merge a.h5 b.h5 -o both.h5``: several stores of one target and level -> one."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from schnorb_t.basis import Basis
+from schnorb_t.data.store import Header, Store, StoreWriter
+from schnorb_t.errors import UserError
+from schnorb_t.reference.structures import graph_key
+
+#: what a level says of the choice of molecules rather than of the calculation
+NOT_LEVEL = "structures"
+
+
+def merged_header(stores: list[Store]) -> Header:
+    """The header of the merged file.
+
+    Raises:
+        UserError: target, level, programs or an element's functions differ.
+    """
+    first = stores[0]
+    shells, functions = {}, {}
+    for store in stores:
+        level = {k: v for k, v in store.level.items() if k != NOT_LEVEL}
+        plain = dataclasses.replace(store.header, basis=first.basis, level=level)
+        wanted = dataclasses.replace(first.header, level={k: v for k, v in first.level.items() if k != NOT_LEVEL})
+        if plain != wanted:
+            raise UserError(f"{store.path} and {first.path} do not fit: {wanted.difference(plain)}")
+        for z in store.basis.elements:
+            mine = (store.basis.shells[z], store.basis.functions and store.basis.functions[z])
+            if z in shells and mine != (shells[z], functions[z]):
+                raise UserError(f"{store.path}: its functions of element {z} are not those of {first.path}")
+            shells[z], functions[z] = mine
+    complete = None if None in functions.values() else functions
+    basis = Basis(first.basis.name, shells, complete, first.basis.projected)
+    level = {k: v for k, v in first.level.items() if k != NOT_LEVEL}
+    return Header(basis, first.target, level, first.programs)
+
+
+def merge(files: list[Path], *, output: Path) -> dict[str, Any]:
+    """Several files of one target and level -> one, for training on all of them.
+
+        schnorb_t merge data/qm9_wqao.h5 schnorb_t/data/sample/sample.h5 -o data/merged.h5
+
+    The basis becomes that of all elements together. Splits are kept, but a training or validation molecule that stands
+    in another file's test split under another name (equal elements and bonds) is left out: it would spoil that test.
+
+    Args:
+        files: the stores to merge
+        output: HDF5 file to write
+
+    Returns:
+        ``output``, ``molecules`` (count), ``left_out`` (names).
+
+    Raises:
+        UserError: see ``merged_header``; a name twice; the output exists.
+    """
+    if output.exists():
+        raise UserError(f"{output}: exists; remove it or choose another name")
+    stores = [Store(path) for path in files]
+    header = merged_header(stores)
+    names = [str(name) for store in stores for name in store.names]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{output}: molecule {twice!r} stands in two of the files; leave one of them out")
+    tested = [
+        {graph_key(r.atomic_numbers, r.positions) for r in (store[i] for i in store.indices("test"))}
+        for store in stores
+    ]
+    left_out, order = [], 0
+    with StoreWriter(output, header, append=False) as writer:
+        for k, store in enumerate(stores):
+            elsewhere = set().union(*(keys for j, keys in enumerate(tested) if j != k))
+            for i in track(range(len(store)), description=store.path.name, console=Console(stderr=True)):
+                record = store[i]
+                if record.split in ("train", "val") and graph_key(record.atomic_numbers, record.positions) in elsewhere:
+                    left_out.append(record.name)
+                    continue
+                writer.add(dataclasses.replace(record, order=order))
+                order += 1
+    return {"output": str(output), "molecules": order, "left_out": left_out}
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print what ``merge`` returned."""
+    print(f"{result['output']}: {result['molecules']} molecules")
+    if left_out := result["left_out"]:
+        print(f"left out, because the same molecule is tested in another file: {', '.join(left_out)}")

@@ -1,0 +1,187 @@
+"""``schnorb_t predict MODEL STRUCTURES -o OUT.h5``: Hamiltonian, overlap, orbital energies of molecules."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from jsonargparse.typing import PositiveFloat, PositiveInt
+
+from schnorb_t.errors import UserError
+from schnorb_t.units import HARTREE
+
+#: Structures whose levels are printed.
+SHOWN = 5
+#: Eh; structures on whose HOMO or LUMO an ensemble's members differ by more (standard deviation) are named.
+DOUBTFUL = 0.2 / HARTREE
+
+
+def predict(
+    model: str,
+    structures: Path,
+    *,
+    output: Path,
+    skip_bad: bool = False,
+    batch_size: PositiveInt | None = None,
+    device: str | None = None,
+    molden: Path | None = None,
+    cube: str | None = None,
+    dftbplus: Path | None = None,
+    plot: Path | None = None,
+    reference: Path | None = None,
+    broadening: PositiveFloat = 0.3,
+    plot_limit: PositiveInt = 200,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Predict Hamiltonian, overlap and orbital energies of neutral closed-shell molecules.
+
+    Args:
+        model: checkpoint of ``schnorb_t fit``, or the name of a model that comes with the package
+        structures: any file that ASE reads, with one structure or thousands
+        output: HDF5 file to write
+        skip_bad: leave out structures that cannot be worked on
+        batch_size: molecules at once (default: by their size)
+        device: cpu, cuda, cuda:1, ... (default: cuda where there is one)
+        molden: folder; also write Molden files of all orbitals there
+        cube: also write cube files (homo,lumo,homo-1,density,...) to OUT_cubes
+        dftbplus: folder; also write hamsqr1.dat, oversqr.dat, geometry.gen there
+        plot: folder; also draw each structure's levels and density of states there (PNG)
+        reference: labels of the same molecules (a store): --plot draws their levels beside the predicted ones
+        broadening: width (standard deviation) of the levels in the density of states, eV
+        plot_limit: draw so many structures only, the first ones
+        force: overwrite the output and files in the folders
+
+    Returns:
+        ``structures`` and ``skipped`` (counts), ``seconds``, ``device``, ``levels`` of the first structures in Eh,
+        ``doubtful`` (indices), ``skipped_lines``, ``folders`` and what they hold.
+
+    Raises:
+        UserError: bad input; names file, structure and remedy.
+    """
+    import numpy as np
+
+    from schnorb_t.interfaces.exports import check_folder, cube_files, dftbplus_files, exporting, molden_files
+    from schnorb_t.prediction_file import PredictionWriter, check_output
+    from schnorb_t.predictor import load, progress_bar
+    from schnorb_t.structures import check_structures, read_structures
+    from schnorb_t.training.checkpoint import find_model
+
+    if reference and not plot:
+        raise UserError("--reference is only drawn; add --plot DIR")
+    output = check_output(output, [find_model(model), structures, *filter(None, [reference])], force)
+    exports: list[tuple[Path, Any]] = [(molden, molden_files)] if molden else []
+    exports += [(dftbplus, dftbplus_files)] if dftbplus else []
+    exports += [(output.with_name(f"{output.stem}_cubes"), cube_files(cube))] if cube else []
+    for folder in [folder for folder, _ in exports] + ([plot] if plot else []):
+        check_folder(folder, force)
+    if plot:
+        from schnorb_t.interfaces.plots import check_width, picture_files
+        from schnorb_t.interfaces.reference_levels import references
+
+        check_width(broadening)
+    predictor = load(model, device)
+    read = read_structures(structures)
+    sound, bad = check_structures(read, predictor.basis.elements, structures, skip_bad)
+    chosen = [read[i] for i in sound]
+    drawn = sound[:plot_limit] if plot else []
+    if plot:
+        find = references(reference, {i: read[i] for i in drawn}, structures)
+        exports.append((plot, picture_files(set(drawn), find, broadening)))
+    shown: dict[int, Any] = {}
+    doubtful: list[int] = []
+    start = time.perf_counter()
+    with (
+        PredictionWriter(output, predictor.card, model, str(structures)) as writer,
+        exporting(exports) as export,
+    ):
+        writer.skipped(bad)
+        with progress_bar(len(chosen)) as advance:
+            try:
+                for batch in predictor.predict_batches(chosen, batch_size, sound):
+                    for index, prediction in batch:
+                        writer.add(index, prediction)
+                        export(index, prediction)
+                        if prediction.frontier_spread and np.nanmax(prediction.frontier_spread) > DOUBTFUL:
+                            doubtful.append(index)
+                        if index in sound[:SHOWN]:
+                            shown[index] = prediction
+                        advance(1)
+            except UserError as error:
+                raise UserError(f"{structures}, {error}") from None
+    folders = {str(folder): f"files of {len(sound):,} structures" for folder, _ in exports}
+    if plot:
+        some = len(drawn) < len(sound)
+        of = f"the first {len(drawn):,} of {len(sound):,} structures (more with --plot-limit)"
+        folders[str(plot)] = f"pictures of {of if some else f'{len(drawn):,} structures'}"
+    return {
+        "output": str(output),
+        "structures": len(sound),
+        "skipped": len(bad),
+        "seconds": time.perf_counter() - start,
+        "device": str(predictor.device),
+        "levels": [
+            {
+                "structure": index,
+                "formula": x.formula,
+                "name": x.name,
+                "homo": x.homo,
+                "lumo": x.lumo,
+                "gap": x.gap,
+                "spread": list(x.frontier_spread) if x.frontier_spread else None,
+            }
+            for index, x in sorted(shown.items())
+        ],
+        "doubtful": sorted(doubtful),
+        "skipped_lines": bad,
+        "folders": folders,
+    }
+
+
+def print_levels(levels: list[dict[str, Any]], total: int) -> None:
+    """Frontier levels of the first structures: in eV and Eh, or in eV with the spread of an ensemble's members."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"the first {len(levels)} of {total:,}" if total > len(levels) else None, title_justify="left")
+    for heading in ("structure", "formula", "name"):
+        table.add_column(heading)
+    spread = any(x["spread"] for x in levels)
+    for unit in ("eV",) if spread else ("eV", "Eh"):  # no room for both
+        for level in ("HOMO", "LUMO", "gap"):
+            table.add_column(f"{level}\n{unit}", justify="right", no_wrap=True)
+    if spread:
+        table.add_column("HOMO, LUMO\nspread, eV", justify="right", no_wrap=True)
+    for x in levels:
+        energies = [x[key] for key in ("homo", "lumo", "gap")]
+        numbers = [f"{e * HARTREE:.3f}" for e in energies]
+        if spread:
+            numbers.append(", ".join(f"{e * HARTREE:.3f}" for e in x["spread"]))
+        else:
+            numbers += [f"{e:.5f}" for e in energies]
+        table.add_row(str(x["structure"]), x["formula"], x["name"], *numbers)
+    Console().print(table)
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print what ``predict`` returned."""
+    from rich.console import Console
+
+    console, n = Console(), result["structures"]
+
+    def line(text: str, style: str | None = None) -> None:
+        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    for text in result["skipped_lines"]:
+        line(f"skipped {text}", "yellow")
+    print_levels(result["levels"], n)
+    if doubtful := result["doubtful"]:
+        few = ", ".join(map(str, doubtful[:SHOWN])) + (", ..." if len(doubtful) > SHOWN else "")
+        text = f"unlike what the model learned from: {len(doubtful):,} of {n:,} structures ({few}); "
+        text += f"its members differ by more than {DOUBTFUL * HARTREE:.1f} eV in HOMO or LUMO "
+        line(text + f"(orbital_energy_spread in {result['output']})", "yellow")
+    for folder, what in result["folders"].items():
+        line(f"{folder}: {what}")
+    skipped = f", {result['skipped']:,} skipped" if result["skipped"] else ""
+    milliseconds = 1e3 * result["seconds"] / n
+    line(f"{result['output']}: {n:,} structures{skipped}, {milliseconds:.1f} ms each on {result['device']}")
