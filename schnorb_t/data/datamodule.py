@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as L
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from schnorb_t.basis import Basis
 from schnorb_t.data.batch import records_to_batch
@@ -49,6 +49,35 @@ class _Collate:
     def __call__(self, items: list[tuple[int, MoleculeRecord]]) -> dict[str, Tensor]:
         indices, records = zip(*items, strict=True)
         return records_to_batch(records, self.basis, self.cutoff, indices)
+
+
+class EpochLoader(DataLoader):
+    """A loader whose batches are those of the epoch, and of the place in it, at which its first batch is asked for.
+
+    Lightning makes the iterator of the first epoch before it restores the progress of an interrupted training and
+    before it tells the sampler its epoch; worker processes would then prepare batches of another epoch. (And the epoch
+    that it tells is one too many where ``max_steps`` rather than ``max_epochs`` ends a training.)
+
+    Args:
+        place: gives epoch and number of batches of it that have been seen already; ``None`` outside of a training.
+        **kwargs: of ``DataLoader``; ``batch_sampler`` is a ``SizeBucketSampler``.
+    """
+
+    def __init__(self, *args, place: Callable[[], tuple[int, int] | None], **kwargs):
+        super().__init__(*args, **kwargs)
+        self.place = place
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        epoch, self.batch_sampler.first = self.place() or (self.batch_sampler.epoch, 0)
+        self.batch_sampler.set_epoch(epoch)
+        yield from super().__iter__()
+
+    def state_dict(self) -> dict[str, int]:
+        """Tells Lightning that this loader goes on in the middle of an epoch; ``place`` says where."""
+        return {"epoch": self.batch_sampler.epoch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Nothing to do: epoch and place are part of Lightning's own progress."""
 
 
 class MatrixDataModule(L.LightningDataModule):
@@ -98,20 +127,34 @@ class MatrixDataModule(L.LightningDataModule):
         return self.store.basis
 
     def sampler(self, split: str) -> SizeBucketSampler:
+        """Batches of ``"train"`` (shuffled anew in every epoch), ``"val"`` or ``"test"`` (largest molecules first)."""
         size = self.batch_size if split == "train" else self.eval_batch_size
         return SizeBucketSampler(self.store.n_orbitals[self.split[split]], size, split == "train", self.seed)
 
     def _loader(self, split: str) -> DataLoader:
-        return DataLoader(
+        return self._make_loader(DataLoader, split, self.sampler(split))
+
+    def _make_loader(self, kind: type[DataLoader], split: str, sampler: Sampler, **more) -> DataLoader:
+        return kind(
             self.datasets[split],
-            batch_sampler=self.sampler(split),
+            batch_sampler=sampler,
             collate_fn=_Collate(self.basis, self.cutoff),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            **more,
         )
 
+    def _place(self) -> tuple[int, int] | None:
+        """Epoch and number of its batches that the running training has seen."""
+        if self.trainer is None or not self.trainer.training:
+            return None
+        return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
     def train_dataloader(self) -> DataLoader:
-        return self._loader("train")
+        """Batches of the present epoch; the same few in every epoch under ``trainer.overfit_batches``."""
+        sampler = self.sampler("train")
+        sampler.fixed = self.trainer is not None and self.trainer.overfit_batches > 0
+        return self._make_loader(EpochLoader, "train", sampler, place=self._place)
 
     def val_dataloader(self) -> DataLoader:
         return self._loader("val")
