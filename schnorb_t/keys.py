@@ -46,6 +46,7 @@ PRIOR_OVERLAP = "prior_overlap"
 PRIOR_DENSITY = "prior_density"
 MEMBER_HAMILTONIAN = "member_hamiltonian"
 MEMBER_OVERLAP = "member_overlap"
+HAMILTONIAN_DEVIATIONS = "hamiltonian_deviations"
 
 KEYS: dict[str, Key] = {
     ATOMIC_NUMBERS: Key("[N] int64", "", "atomic number of each atom, molecule after molecule"),
@@ -77,4 +78,7 @@ KEYS: dict[str, Key] = {
     PRIOR_DENSITY: Key("[B, M, M]", "", "its density matrix; 0 in padding"),
     MEMBER_HAMILTONIAN: Key("[E, B, M, M]", "Eh", "Hamiltonian of each member of an ensemble; 0 in padding"),
     MEMBER_OVERLAP: Key("[E, B, M, M]", "", "overlap of each member; 0 in padding"),
+    HAMILTONIAN_DEVIATIONS: Key(
+        "[E, B, M, M]", "Eh", "what draws of a model's last layer add to its learned H (``nn.doubt``); 0 in padding"
+    ),
 }

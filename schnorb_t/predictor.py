@@ -16,8 +16,10 @@ from schnorb_t.basis import Basis
 from schnorb_t.data.batch import structures_to_batch, to_device
 from schnorb_t.data.batch_sizes import batches_by_size
 from schnorb_t.errors import UserError
+from schnorb_t.nn.doubt import level_deviations
 from schnorb_t.nn.ensemble import EnsembleModel, level_spread
 from schnorb_t.nn.model import MatrixModel
+from schnorb_t.nn.overlap import overlap_power
 from schnorb_t.physics.eigen import solve_checked
 from schnorb_t.prediction import Prediction
 from schnorb_t.structures import check_structures, describe, name_of
@@ -153,6 +155,8 @@ class Predictor:
         if keys.MEMBER_HAMILTONIAN in out:
             members = out[keys.MEMBER_HAMILTONIAN], out[keys.MEMBER_OVERLAP]
             spread = level_spread(*members, energies, coefficients, batch[keys.ORBITAL_MASK]).cpu().numpy()
+        elif keys.HAMILTONIAN_DEVIATIONS in out:
+            spread = self._standard_deviations(out, coefficients, batch[keys.ORBITAL_MASK]).cpu().numpy()
         result = []
         for k, (index, atoms) in enumerate(zip(indices, structures, strict=True)):
             m = int(self.basis.n_orbitals(atoms.numbers).sum())
@@ -161,6 +165,14 @@ class Predictor:
             d = None if spread is None else spread[k, :m].copy()
             result.append((index, Prediction(z, atoms.positions.copy(), self.basis, h, s, e, c, name_of(atoms), d)))
         return result
+
+    def _standard_deviations(self, out: dict[str, torch.Tensor], coefficients: torch.Tensor, mask: torch.Tensor):
+        """Calibrated standard deviation of each level [B, M], Eh, of a model that knows doubt."""
+        if self.model.orthogonal:
+            coefficients = overlap_power(out[keys.OVERLAP], mask, 0.5) @ torch.where(mask[:, None], coefficients, 0.0)
+        return self.model.doubt.standard_deviation(
+            level_deviations(out[keys.HAMILTONIAN_DEVIATIONS], coefficients).std(0)
+        )
 
     def __repr__(self):
         return f"Predictor of {self.basis} on {self.device}: {self.model.n_parameters():,} parameters"

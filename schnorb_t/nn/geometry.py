@@ -64,10 +64,11 @@ class Geometry(nn.Module):
         """On-site blocks [N, K, K] and bond-frame blocks [P, K, K] -> symmetric blocks in the molecule's frame.
 
         block(j, i) = block(i, j)^T holds exactly: both are the same mean of the two predictions, and a sum of two
-        floats does not depend on their order.
+        floats does not depend on their order. Axes in front of those of atoms and pairs are kept.
         """
         blocks = self.frame.to_molecule(bond_blocks, g.slot_rotation.to(bond_blocks.dtype))
-        return 0.5 * (onsite + onsite.mT), 0.5 * (blocks + blocks[g.batch[keys.PAIR_REVERSE]].mT)
+        reverse = blocks.index_select(-3, g.batch[keys.PAIR_REVERSE])
+        return 0.5 * (onsite + onsite.mT), 0.5 * (blocks + reverse.mT)
 
     def samples(self, batch: dict[str, Tensor], matrix: Tensor, g: PairGeometry | None = None) -> tuple[Tensor, ...]:
         """A labelled matrix cut into what ``TwoCentre.fit`` reads."""

@@ -20,13 +20,14 @@ from schnorb_t import keys
 from schnorb_t.basis import Basis
 from schnorb_t.nn.assembly import matrix_from_blocks
 from schnorb_t.nn.blocks import OffsiteBlocks, OnsiteBlocks
+from schnorb_t.nn.doubt import LastLayerMembers, deviations
 from schnorb_t.nn.electrostatics import Electrostatics, Response
 from schnorb_t.nn.embedding import AtomEmbedding
 from schnorb_t.nn.geometry import Geometry, PairGeometry
 from schnorb_t.nn.interaction import Interaction, IrrepsLinear, add
 from schnorb_t.nn.limit import limited_atoms, limited_pairs
 from schnorb_t.nn.matrix_product import MatrixProduct
-from schnorb_t.nn.o2 import irrep_list
+from schnorb_t.nn.o2 import Features, O2Features, irrep_list
 from schnorb_t.nn.overlap import (
     SHRINK,
     SHRINK_ORTHOGONAL,
@@ -84,6 +85,7 @@ class MatrixModel(nn.Module):
         chain_channels: int = 8,
         orthogonal: bool = False,
         prior: dict[str, Any] | None = None,
+        doubt_members: int = 0,
     ):
         super().__init__()
         self.basis, self.cutoff, self.orthogonal = basis, cutoff, orthogonal
@@ -97,7 +99,7 @@ class MatrixModel(nn.Module):
             Interaction(irreps if k else f"{scalars}x0e", irreps, n, message_cutoff, n_radial, hidden, product_channels)
             for k in range(interactions)
         )
-        self.electrostatics = self.response = self.chains = self.prior = None
+        self.electrostatics = self.response = self.chains = self.prior = self.doubt = None
         if charge_channels:
             vectors = o3.Irreps(irreps).count("1o")
             self.electrostatics = Electrostatics(scalars, vectors, charge_channels, cutoff)
@@ -132,6 +134,8 @@ class MatrixModel(nn.Module):
                 irreps, read, widths, n, cutoff, n_radial, hidden, chain_channels, product_channels
             )
             self.chain_residual = O2Residual(widths)
+        if doubt_members:
+            self.doubt = LastLayerMembers(basis.layout, n, irreps, widths, doubt_members)
         self.overlap0 = FreeAtomOverlap(basis, cutoff)
         self.two_centre = TwoCentre(basis, cutoff, two_centre_radial)
         self.scale = ResidualScale(basis, floor=1e-5)
@@ -160,13 +164,8 @@ class MatrixModel(nn.Module):
         offsite = offsite + (scale.offsite(rows, g.distance) * offsite_net[field]).double()
         return self.geometry.symmetric(onsite, offsite, g)
 
-    def blocks(self, batch: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-        """The network proper: on-site [N, K, K] and off-site [P, K, K] blocks, float64.
-
-        Returns:
-            ``hamiltonian`` (if ``orthogonal`` that of Löwdin's orthogonal functions), ``overlap0`` (of free atoms) and,
-            for a projected basis, ``overlap_change``.
-        """
+    def features(self, batch: dict[str, Tensor]) -> tuple[PairGeometry, Features, O2Features, Tensor | None]:
+        """What the last layer reads: geometry, features of atoms, of pairs, and the latent potential [N, C] or None."""
         g = self.geometry(batch)
         x = {"0e": self.embedding(g.element)[:, None]}
         known = self.prior(g, x["0e"].dtype) if self.prior is not None else None
@@ -184,6 +183,17 @@ class MatrixModel(nn.Module):
         if self.chains is not None:
             x, pairs = self.chains(x, pairs, g)
             x, pairs = limited_atoms(x), limited_pairs(self.chain_residual(limited_pairs(pairs)))
+        return g, x, pairs, potential
+
+    def blocks(self, batch: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """The network proper: on-site [N, K, K] and off-site [P, K, K] blocks, float64.
+
+        Returns:
+            ``hamiltonian`` (if ``orthogonal`` that of Löwdin's orthogonal functions), ``overlap0`` (of free atoms), for
+            a projected basis ``overlap_change`` and, of a model that knows doubt and is not in training,
+            ``hamiltonian_deviations`` with one more axis in front.
+        """
+        g, x, pairs, potential = self.features(batch)
         net = self.onsite_blocks(x, g.element), self.offsite_blocks(pairs)
         hamiltonian, overlap0 = self._blocks(self.two_centre, self.scale, 0, net, g), self.overlap0.blocks(g)
         if potential is not None:
@@ -199,7 +209,17 @@ class MatrixModel(nn.Module):
         out = {"hamiltonian": hamiltonian, "overlap0": overlap0}
         if self.basis.projected:
             out["overlap_change"] = self._blocks(self.overlap_two_centre, self.overlap_scale, 1, net, g)
+        if self.doubt is not None and not self.training:
+            out["hamiltonian_deviations"] = self._deviations(x, pairs, g)
         return out
+
+    def _deviations(self, x: Features, pairs: O2Features, g: PairGeometry) -> tuple[Tensor, Tensor]:
+        """Symmetric blocks [E, N, K, K] and [E, P, K, K] of what each draw of the last layer adds to H, Eh."""
+        onsite, offsite = self.doubt(x, pairs, g.element)
+        rows = g.element_i * len(self.basis.elements) + g.element_j
+        return self.geometry.symmetric(
+            self.scale.onsite[g.element] * onsite, self.scale.offsite(rows, g.distance) * offsite, g
+        )
 
     def matrices(self, blocks: dict[str, tuple[Tensor, Tensor]], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Blocks -> padded ``hamiltonian`` (Eh) and positive definite ``overlap`` [B, M, M], float64."""
@@ -211,6 +231,8 @@ class MatrixModel(nn.Module):
         if self.orthogonal:
             hamiltonian = from_orthogonal(out[keys.HAMILTONIAN], out[keys.OVERLAP], batch[keys.ORBITAL_MASK])
             out[keys.HAMILTONIAN] = hamiltonian
+        if "hamiltonian_deviations" in blocks:
+            out[keys.HAMILTONIAN_DEVIATIONS] = deviations(*blocks["hamiltonian_deviations"], batch)
         return out
 
     def learned_matrices(self, blocks: dict[str, tuple[Tensor, Tensor]], batch: dict[str, Tensor]) -> dict[str, Tensor]:
