@@ -23,6 +23,17 @@ def polynomial_cutoff(distance: Tensor, cutoff: float, p: int = 6) -> Tensor:
     return 1 - (p + 1) * (p + 2) / 2 * x**p + p * (p + 2) * x ** (p + 1) - p * (p + 1) / 2 * x ** (p + 2)
 
 
+def smooth_end(distance: Tensor, cutoff: float, width: float) -> Tensor:
+    """1 up to ``cutoff - width``, then 1 - 10 t^3 + 15 t^4 - 6 t^5 down to 0 at the cutoff, with continuous curvature.
+
+    A width of 0 is a step that no pair within the cutoff sees.
+    """
+    if width <= 0:
+        return torch.ones_like(distance)
+    t = ((distance - (cutoff - width)) / width).clamp(0.0, 1.0)
+    return 1 - t**3 * (10 - 15 * t + 6 * t * t)
+
+
 class BesselBasis(nn.Module):
     """sin(n pi r / c) / r (Gasteiger et al., ICLR 2020, eq. 7): [P] distances in Å -> [P, n_radial]."""
 

@@ -22,7 +22,7 @@ from schnorb_t.nn.assembly import matrix_from_blocks
 from schnorb_t.nn.blocks import OffsiteBlocks, OnsiteBlocks
 from schnorb_t.nn.doubt import LastLayerMembers, deviations
 from schnorb_t.nn.electrostatics import Electrostatics, Response
-from schnorb_t.nn.embedding import AtomEmbedding
+from schnorb_t.nn.embedding import AtomEmbedding, smooth_end
 from schnorb_t.nn.geometry import Geometry, PairGeometry
 from schnorb_t.nn.interaction import Interaction, IrrepsLinear, add
 from schnorb_t.nn.limit import limited_atoms, limited_pairs
@@ -62,6 +62,8 @@ class MatrixModel(nn.Module):
         chain_channels: products of learned matrices, for what reaches a pair over chains of atoms; 0: none.
         orthogonal: learn S^(-1/2) H S^(-1/2), H in Löwdin's orthogonal functions (J. Chem. Phys. 18, 365 (1950)). For a
             large fixed basis: S has small eigenvalues there, and orbitals of them turn errors of 1 mEh in H into Eh.
+        doubt_members: draws of the last layer that tell how sure each level is (``nn.doubt``); 0: none.
+        envelope: Å, range below the cutoff in which the network's part of pair blocks falls to 0 (``smooth_end``).
         prior: ``{"basis": Basis.to_json(), "arguments": {...}}`` of a frozen model of a cheaper method, whose
             electronic structure the network takes as input (``nn.prior``); its weights are part of this model's.
     """
@@ -86,9 +88,10 @@ class MatrixModel(nn.Module):
         orthogonal: bool = False,
         prior: dict[str, Any] | None = None,
         doubt_members: int = 0,
+        envelope: float = 2.0,
     ):
         super().__init__()
-        self.basis, self.cutoff, self.orthogonal = basis, cutoff, orthogonal
+        self.basis, self.cutoff, self.orthogonal, self.envelope = basis, cutoff, orthogonal, envelope
         self.irreps = str(o3.Irreps(irreps))
         n = len(basis.elements)
         scalars = o3.Irreps(irreps).count("0e")
@@ -161,8 +164,12 @@ class MatrixModel(nn.Module):
         rows = g.element_i * len(self.basis.elements) + g.element_j
         onsite = part.onsite_means()[g.element] + scale.onsite[g.element] * onsite_net[field].double()
         offsite = part.bond_blocks(g.element_i, g.element_j, g.distance)
-        offsite = offsite + (scale.offsite(rows, g.distance) * offsite_net[field]).double()
+        offsite = offsite + self._faded(scale.offsite(rows, g.distance) * offsite_net[field], g).double()
         return self.geometry.symmetric(onsite, offsite, g)
+
+    def _faded(self, blocks: Tensor, g: PairGeometry) -> Tensor:
+        """Blocks [..., P, K, K] of what the network adds to pairs, brought to 0 at the cutoff."""
+        return blocks * smooth_end(g.distance, self.cutoff, self.envelope).to(blocks.dtype)[:, None, None]
 
     def features(self, batch: dict[str, Tensor]) -> tuple[PairGeometry, Features, O2Features, Tensor | None]:
         """What the last layer reads: geometry, features of atoms, of pairs, and the latent potential [N, C] or None."""
@@ -217,9 +224,8 @@ class MatrixModel(nn.Module):
         """Symmetric blocks [E, N, K, K] and [E, P, K, K] of what each draw of the last layer adds to H, Eh."""
         onsite, offsite = self.doubt(x, pairs, g.element)
         rows = g.element_i * len(self.basis.elements) + g.element_j
-        return self.geometry.symmetric(
-            self.scale.onsite[g.element] * onsite, self.scale.offsite(rows, g.distance) * offsite, g
-        )
+        offsite = self._faded(self.scale.offsite(rows, g.distance) * offsite, g)
+        return self.geometry.symmetric(self.scale.onsite[g.element] * onsite, offsite, g)
 
     def matrices(self, blocks: dict[str, tuple[Tensor, Tensor]], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Blocks -> padded ``hamiltonian`` (Eh) and positive definite ``overlap`` [B, M, M], float64."""

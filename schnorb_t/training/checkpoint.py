@@ -21,7 +21,7 @@ from schnorb_t.nn.ensemble import EnsembleModel
 from schnorb_t.nn.model import MatrixModel
 
 #: Raised whenever an old file would be read wrongly; ``_MIGRATIONS[n]`` turns an entry of format n into n + 1.
-FORMAT = 3
+FORMAT = 4
 
 
 def _without_long_range(entry: dict[str, Any], weights: dict[str, torch.Tensor]) -> dict[str, Any]:
@@ -35,7 +35,20 @@ def _without_members(entry: dict[str, Any], weights: dict[str, torch.Tensor]) ->
     return {**entry, "format": 3, "members": []}
 
 
-_MIGRATIONS: dict[int, Any] = {1: _without_long_range, 2: _without_members}
+def _without_envelope(entry: dict[str, Any], weights: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """3 -> 4: blocks of pairs ended at the cutoff with a step; such a model goes on doing so."""
+
+    def stepped(arguments: dict[str, Any]) -> dict[str, Any]:
+        prior = arguments.get("prior")
+        if isinstance(prior, dict):
+            prior = {**prior, "arguments": stepped(prior["arguments"])}
+        return {**arguments, "envelope": 0.0, **({"prior": prior} if prior else {})}
+
+    arguments = stepped(entry["arguments"]) if entry["arguments"] else {}
+    return {**entry, "format": 4, "arguments": arguments, "members": [stepped(m) for m in entry["members"]]}
+
+
+_MIGRATIONS: dict[int, Any] = {1: _without_long_range, 2: _without_members, 3: _without_envelope}
 KEY = "schnorb_t"
 #: Models that come with the package.
 MODELS = Path(__file__).parents[1] / "models"
