@@ -11,6 +11,7 @@ import h5py
 import schnorb_t
 from schnorb_t import units
 from schnorb_t.errors import UserError
+from schnorb_t.hdf5_stream import PatientFile
 from schnorb_t.prediction import Prediction
 from schnorb_t.training.checkpoint import ModelCard
 
@@ -65,9 +66,10 @@ class PredictionWriter:
         self.temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         self.count = 0
         try:
-            self._file = h5py.File(self.temporary, "w")
+            self._stream = PatientFile(self.temporary)
         except OSError as error:
-            raise UserError(f"{self.path}: cannot be written ({error})") from None
+            raise self._refused(error) from None
+        self._file = h5py.File(self._stream, "w")
         self._file.attrs.update(
             {
                 "format": FORMAT,
@@ -86,24 +88,22 @@ class PredictionWriter:
 
     def add(self, index: int, prediction: Prediction) -> None:
         """Write one structure's group, called by its 0-based index in the file of structures."""
-        try:
-            group = self._file.create_group(f"{index:06d}")
-            for name in ("atomic_numbers", "positions", "hamiltonian", "overlap", "orbital_energies"):
-                group.create_dataset(name, data=getattr(prediction, name))
-            if prediction.orbital_energy_spread is not None:
-                group.create_dataset("orbital_energy_spread", data=prediction.orbital_energy_spread)
-            group.attrs.update(
-                {
-                    "index": index,
-                    "name": prediction.name,
-                    "formula": prediction.formula,
-                    "n_electrons": prediction.n_electrons,
-                    "homo": prediction.homo,
-                    "lumo": prediction.lumo,
-                }
-            )
-        except OSError as error:
-            raise UserError(f"{self.path}: structure {index} cannot be written ({error}); is the disk full?") from None
+        group = self._file.create_group(f"{index:06d}")
+        for name in ("atomic_numbers", "positions", "hamiltonian", "overlap", "orbital_energies"):
+            group.create_dataset(name, data=getattr(prediction, name))
+        if prediction.orbital_energy_spread is not None:
+            group.create_dataset("orbital_energy_spread", data=prediction.orbital_energy_spread)
+        group.attrs.update(
+            {
+                "index": index,
+                "name": prediction.name,
+                "formula": prediction.formula,
+                "n_electrons": prediction.n_electrons,
+                "homo": prediction.homo,
+                "lumo": prediction.lumo,
+            }
+        )
+        self._check(f"structure {index}")
         self.count += 1
 
     def skipped(self, lines: list[str]) -> None:
@@ -118,9 +118,20 @@ class PredictionWriter:
             if kind is None:
                 self._file.attrs["n_structures"] = self.count
             self._file.close()
-            if kind is None:
+            self._stream.close()
+            if kind is None:  # or the error that is on its way is the one to tell
+                self._check("the end")
                 os.replace(self.temporary, self.path)
         except OSError as error:
-            raise UserError(f"{self.path}: cannot be written ({error}); is the disk full?") from None
+            raise self._refused(error) from None
         finally:
             self.temporary.unlink(missing_ok=True)
+
+    def _check(self, what: str) -> None:
+        try:
+            self._stream.check()
+        except OSError as error:
+            raise self._refused(error, f" at {what}") from None
+
+    def _refused(self, error: OSError, where: str = "") -> UserError:
+        return UserError(f"{self.path}: cannot be written{where} ({error.strerror}); make room, or write elsewhere")

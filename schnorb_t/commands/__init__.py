@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from schnorb_t.errors import UserError, run_command
+from schnorb_t.errors import Terminated, UserError, naming, run_command
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def run(name: str, argv: list[str] | None = None) -> None:
 
     Raises:
         UserError: bad input.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; its text tells what continues.
         SystemExit: ``--help`` (0), or arguments that cannot be parsed (2).
     """
     command = COMMANDS[name]
@@ -88,7 +89,12 @@ def run(name: str, argv: list[str] | None = None) -> None:
         json: Path | None = arguments.pop("json")
         if json is not None and not json.parent.is_dir():
             raise UserError(f"{json.parent}: no such folder; make it first")
-        result = function(**arguments)
+        try:
+            result = function(**arguments)
+        except (OSError, RuntimeError) as error:
+            if fault := naming(error, arguments.get("output")):
+                raise fault from error
+            raise
         if json is not None:
             from schnorb_t.training.report import write_json
 
@@ -96,8 +102,12 @@ def run(name: str, argv: list[str] | None = None) -> None:
         show(result)
         if json is not None:
             print(f"numbers: {json}")
-    except KeyboardInterrupt:
-        raise UserError(f"interrupted; {command.interrupted}") from None
+    except (KeyboardInterrupt, SystemExit) as error:
+        cause = error.__context__ if isinstance(error, SystemExit) else error  # Lightning turns Ctrl-C into exit code 1
+        if not isinstance(cause, KeyboardInterrupt):
+            raise
+        how = "terminated" if isinstance(cause, Terminated) else "interrupted"
+        raise type(cause)(str(cause) or f"{how}; {command.interrupted}") from None
 
 
 def overview() -> str:

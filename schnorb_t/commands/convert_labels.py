@@ -15,7 +15,7 @@ from rich.progress import track
 from schnorb_t.commands.parser import check_choice
 from schnorb_t.conventions import reorder_from
 from schnorb_t.data.store import StoreWriter
-from schnorb_t.errors import UserError
+from schnorb_t.errors import UserError, brief
 from schnorb_t.reference.labels import TARGETS, header_of, record_of
 from schnorb_t.reference.pyscf import LabelError, Level, basis_from_pyscf, versions
 from schnorb_t.reference.qm9 import split_of_rank
@@ -90,7 +90,7 @@ def convert_labels(
     try:
         file = h5py.File(labels, "r")
     except OSError as error:
-        raise UserError(f"{labels}: cannot be read as HDF5 ({error})") from None
+        raise UserError(f"{labels}: cannot be read as HDF5 ({brief(error)})") from None
     with file:
         level, version = level_of(labels, str(file.attrs.get("level", "")))
         elements = sorted({int(z) for g in file.values() for z in np.unique(g["atomic_numbers"])})

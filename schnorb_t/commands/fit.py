@@ -9,12 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from jsonargparse import ActionConfigFile
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
-from pytorch_lightning.cli import LightningCLI
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
+from schnorb_t.commands.parser import OneLineErrors
 from schnorb_t.data.datamodule import MatrixDataModule
 from schnorb_t.errors import UserError
 from schnorb_t.training.checkpoint import load_model, read_checkpoint
@@ -22,8 +24,18 @@ from schnorb_t.training.ema import ExponentialMovingAverage
 from schnorb_t.training.module import MatrixModule
 
 
+class FitParser(OneLineErrors, LightningArgumentParser):
+    """Lightning's parser with errors of one line."""
+
+
 class FitCLI(LightningCLI):
     """Lightning's CLI with this package's callbacks as sections of the configuration."""
+
+    def init_parser(self, **kwargs):
+        """A parser that reads ``--config`` files."""
+        parser = FitParser(**kwargs)
+        parser.add_argument("-c", "--config", action=ActionConfigFile, help="configuration (YAML); may be repeated")
+        return parser
 
     def add_arguments_to_parser(self, parser):
         parser.add_argument("--ckpt_path", type=str, default=None, help="checkpoint to go on from")

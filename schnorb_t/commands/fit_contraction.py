@@ -16,6 +16,7 @@ from schnorb_t.commands.parser import check_choice
 from schnorb_t.data.store import Store
 from schnorb_t.errors import UserError
 from schnorb_t.interfaces.contraction import ContractionModel
+from schnorb_t.prediction_file import check_output
 from schnorb_t.reference.labels import projected_header
 from schnorb_t.reference.minimal_basis import TARGETS, project_molecule
 from schnorb_t.reference.pyscf import LabelError
@@ -84,6 +85,7 @@ def fit_contraction(
         UserError: the file has no such matrices, or no training molecules.
     """
     check_choice("--target", target, TARGETS)
+    check_output(output, [full], force=True)
     torch.set_num_threads(1)
     with Store(full) as store:
         try:

@@ -43,12 +43,8 @@ WORDING = (
 )
 
 
-class CommandParser(ArgumentParser):
+class OneLineErrors(ArgumentParser):
     """A parser whose errors are one line that names the option as it is typed, and that suggests the nearest one."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(*args, allow_abbrev=True, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line and leave with exit code 2."""
@@ -60,7 +56,7 @@ class CommandParser(ArgumentParser):
         for pattern, words in WORDING:
             message = re.sub(pattern, words, message)
         unknown = re.search(r"[Uu]nrecognized arguments: (--?[^\s=]+)", message)
-        if unknown and (near := difflib.get_close_matches(unknown[1], self._options(), 1, 0.6)):
+        if unknown and (near := difflib.get_close_matches(unknown[1], self._options(), 1, 0.7)):
             message += f"; did you mean {near[0]}?"
         return " ".join(message.split())
 
@@ -105,6 +101,13 @@ def _without_none(hint: Any) -> Any:
         if len(inner) == 1:
             return inner[0]
     return hint
+
+
+class CommandParser(OneLineErrors):
+    """The parser of a command, with plain help."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, allow_abbrev=True, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
 
 def add_function(parser: ArgumentParser, function: Callable[..., Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,18 +98,14 @@ def predict(
     ):
         writer.skipped(bad)
         with progress_bar(len(chosen)) as advance:
-            try:
-                for batch in predictor.predict_batches(chosen, batch_size, sound):
-                    for index, prediction in batch:
-                        writer.add(index, prediction)
-                        export(index, prediction)
-                        if prediction.frontier_spread and np.nanmax(prediction.frontier_spread) > DOUBTFUL:
-                            doubtful.append(index)
-                        if index in sound[:SHOWN]:
-                            shown[index] = prediction
-                        advance(1)
-            except UserError as error:
-                raise UserError(f"{structures}, {error}") from None
+            for index, prediction in _named(structures, predictor.predict_batches(chosen, batch_size, sound)):
+                writer.add(index, prediction)
+                export(index, prediction)
+                if prediction.frontier_spread and np.nanmax(prediction.frontier_spread) > DOUBTFUL:
+                    doubtful.append(index)
+                if index in sound[:SHOWN]:
+                    shown[index] = prediction
+                advance(1)
     folders = {str(folder): f"files of {len(sound):,} structures" for folder, _ in exports}
     if plot:
         some = len(drawn) < len(sound)
@@ -136,6 +133,15 @@ def predict(
         "skipped_lines": bad,
         "folders": folders,
     }
+
+
+def _named(file: Path, batches: Iterable[Iterable[tuple[int, Any]]]) -> Iterator[tuple[int, Any]]:
+    """Predictions one by one; an error of theirs names the file too."""
+    try:
+        for batch in batches:
+            yield from batch
+    except UserError as error:
+        raise UserError(f"{file}, {error}") from None
 
 
 def print_levels(levels: list[dict[str, Any]], total: int) -> None:

@@ -48,6 +48,8 @@ def write_orca(
     from schnorb_t.reference.orca_input import RUN, configuration, file_names, input_text, write
     from schnorb_t.reference.structures import fault_of, open_shell, read_structures
 
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output}: is a file; name a folder")
     if re.search(r"[\n%*]", " ".join((method, basis, keywords))):
         raise UserError("--method, --basis and --keywords take simple keywords, no % blocks and no line breaks")
     read = read_structures(structures)

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from ..basis import Basis
-from ..errors import UserError
+from ..errors import UserError, brief
 from .header import Header
 from .merge import BULK, CACHE_BYTES, FORMAT, SCHEMA_VERSION
 from .records import SPLITS, MoleculeRecord, PackedRecord, unpack
@@ -82,7 +82,7 @@ class Store:
             file = h5py.File(self.path, "r", locking=False, rdcc_nbytes=CACHE_BYTES)
         except OSError as error:
             raise UserError(
-                f"{self.path}: cannot be read as HDF5 ({error}); if it was copied, copy it again, "
+                f"{self.path}: cannot be read as HDF5 ({brief(error)}); if it was copied, copy it again, "
                 "if it is something else, convert it first (data_prep/)"
             ) from None
         if file.attrs.get("format") != FORMAT:

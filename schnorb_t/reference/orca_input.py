@@ -80,5 +80,8 @@ def file_names(structures: list[Structure]) -> list[str]:
 def write(path: Path, text: str) -> None:
     """A whole file or none."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

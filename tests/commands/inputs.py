@@ -1,0 +1,94 @@
+"""For each command a call that works, on the smallest input: ``arguments(name, folder, output)``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ase.build import molecule
+from ase.io import write
+
+from schnorb_t.commands import COMMANDS
+from schnorb_t.data.store import StoreWriter, set_splits
+from tests.data.store_examples import HEADER, example
+from tests.reference.orca_examples import WATER, orca_json, run, write_json
+from tests.reference.test_qm9 import ACETYLENE, METHANE, archive
+from tests.training.examples import fitted_model, write_checkpoint, write_store
+
+#: what a command needs beyond the core
+NEEDS = {
+    "label": "pyscf",
+    "label-xtb": "tblite",
+    "import-orca": "pyscf",
+    "project": "pyscf",
+    "convert": "pyscf",
+    "fit-contraction": "pyscf",
+    "sample": "rdkit",
+}
+#: read something and write nothing by default, or have options of another kind
+NO_OUTPUT = ("check", "splits", "evaluate", "info", "fit")
+#: go on with an output that exists instead of refusing it, or replace it as they always did
+CONTINUE = ("label", "label-xtb", "project", "convert", "qm9", "sample", "write-orca", "fit-contraction")
+WITH_OUTPUT = [name for name in COMMANDS if name not in NO_OUTPUT]
+WITH_INPUT = [name for name in COMMANDS if name not in ("info", "sample")]
+
+
+def make_inputs(folder: Path) -> None:
+    """Everything that the calls read."""
+    store = write_store(folder / "toy.h5")
+    for seed in (0, 1):
+        write_checkpoint(folder / f"{'ab'[seed]}.ckpt", fitted_model(store, seed), store)
+    store.close()
+    write(folder / "water.xyz", molecule("H2O"), format="extxyz")
+    archive(folder / "qm9.tar.bz2", {"dsgdb9nsd_000001.xyz": METHANE, "dsgdb9nsd_000004.xyz": ACETYLENE})
+    for k, name in enumerate(("one.h5", "two.h5")):
+        with StoreWriter(folder / name, HEADER) as writer:
+            writer.add(example(k, split="train"))
+
+
+def make_full(folder: Path) -> None:
+    """A full-basis store, from an ORCA calculation."""
+    from schnorb_t.commands.import_orca import import_orca
+
+    write_json(folder / "water.json", orca_json(run(basis="6-31g", atoms=WATER)))
+    import_orca([folder / "water.json"], output=folder / "full.h5")
+    set_splits(folder / "full.h5", {"water": "train"})
+
+
+def first_input(name: str, folder: Path) -> list[Path]:
+    """The positional arguments of a command."""
+    return {
+        "predict": [folder / "a.ckpt", folder / "water.xyz"],
+        "evaluate": [folder / "a.ckpt", folder / "toy.h5"],
+        "label": [folder / "water.xyz"],
+        "label-xtb": [folder / "water.xyz"],
+        "import-orca": [folder / "water.json"],
+        "write-orca": [folder / "water.xyz"],
+        "qm9": [folder / "qm9.tar.bz2"],
+        "project": [folder / "full.h5"],
+        "convert": [folder / "labels.h5"],
+        "check": [folder / "one.h5"],
+        "splits": [folder / "toy.h5"],
+        "merge": [folder / "one.h5", folder / "two.h5"],
+        "export-skf": [folder / "a.ckpt"],
+        "ensemble": [folder / "a.ckpt", folder / "b.ckpt"],
+        "fit-contraction": [folder / "full.h5"],
+        "sample": [],
+        "info": [],
+        "fit": [],
+    }[name]
+
+
+def arguments(name: str, folder: Path, output: Path) -> list[str]:
+    """A whole command line; ``splits`` works on a copy."""
+    inputs = first_input(name, folder)
+    if name == "splits":
+        inputs = [Path(shutil.copy(folder / "toy.h5", output))]
+    options: list[object] = [] if name in NO_OUTPUT else ["-o", output]
+    if name == "label":
+        options += ["--target", "STO-3G", "--workers", 1]
+    if name == "check":
+        options += ["--png", output]
+    if name == "sample":
+        options += ["--displaced", 0]
+    return [name, *map(str, [*inputs, *options])]
