@@ -16,6 +16,7 @@ FOLDER = Path(__file__).parent / "checkpoints"
 WRITTEN = {
     "format1.ckpt": (72.77835565575499, 31.4459777797938),
     "format2.ckpt": (72.76676718445273, 31.416104865404485),
+    "format3.ckpt": (3.3083538474055216, 32.56230619866356),  # cutoff 3 Å, prior of cutoff 3 Å: a step is seen
 }
 
 
