@@ -139,6 +139,8 @@ class LabelJob:
         keep_contraction: store A of the projection.
         max_cycle: SCF cycles before a molecule counts as not converged.
         guess: PySCF's molecule -> density matrix that the SCF begins with; None: PySCF's own.
+        plain: PySCF as it is, without ``schnorb_t.reference.fast_scf``; the same labels, slower.
+        max_memory: MB for orbitals on the grid that are kept between cycles; default ``fast_scf.MAX_MEMORY``.
     """
 
     level: Level
@@ -146,6 +148,8 @@ class LabelJob:
     keep_contraction: bool = False
     max_cycle: int = 100
     guess: Callable | None = None
+    plain: bool = False
+    max_memory: float | None = None
 
     def __call__(self, structure: Structure) -> MoleculeRecord:
         """The labelled molecule.
@@ -155,7 +159,15 @@ class LabelJob:
         """
         if reason := open_shell(structure):
             raise LabelError(reason)
-        result = label(structure.atomic_numbers, structure.positions, self.level, self.max_cycle, self.guess)
+        result = label(
+            structure.atomic_numbers,
+            structure.positions,
+            self.level,
+            self.max_cycle,
+            self.guess,
+            self.plain,
+            self.max_memory,
+        )
         return record_of(
             self.target,
             basis_from_pyscf(self.level.basis, structure.atomic_numbers),

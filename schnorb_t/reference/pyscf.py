@@ -283,12 +283,58 @@ def check_level(level: Level, elements: Iterable[int]) -> None:
             )
 
 
+def restricted_kohn_sham(mol, level: Level, max_cycle: int = 100, plain: bool = False, max_memory: float | None = None):
+    """PySCF's ``RKS`` object of a molecule at a level of theory, ready to run.
+
+    Args:
+        mol: PySCF's molecule.
+        level: functional, basis, grid and convergence.
+        max_cycle: SCF cycles before it counts as not converged.
+        plain: PySCF as it is, without ``schnorb_t.reference.fast_scf``: the same numbers to 1e-10 Eh, in three times
+            the time or more.
+        max_memory: MB for orbitals on the grid that are kept between cycles; default ``fast_scf.MAX_MEMORY``.
+    """
+    mf = _pyscf().dft.RKS(mol)
+    mf.xc = level.functional
+    if plain:
+        if level.density_fitting:
+            mf = mf.density_fit()
+    else:
+        from schnorb_t.reference import fast_scf
+
+        if level.density_fitting:
+            mf = mf.density_fit(with_df=fast_scf.MemoryDF(mol))
+            mf.direct_scf = False  # differences of densities have no occupied orbitals
+        mf._numint = fast_scf.CachedNumInt(fast_scf.MAX_MEMORY if max_memory is None else max_memory)
+    mf.grids.level = level.grid_level
+    mf.conv_tol = level.conv_tol
+    mf.max_cycle = max_cycle
+    mf.chkfile = None
+    return mf
+
+
+def _remember_potential(mf) -> dict:
+    """Make ``mf`` keep its last density matrix and effective potential, which PySCF computes again to give F."""
+    last: dict = {}
+    compute = mf.get_veff
+
+    def get_veff(mol=None, dm=None, dm_last=None, vhf_last=None, hermi=1):
+        last["veff"] = compute(mol, dm, dm_last, vhf_last, hermi)
+        last["dm"] = dm
+        return last["veff"]
+
+    mf.get_veff = get_veff
+    return last
+
+
 def label(
     atomic_numbers: Sequence[int],
     positions: np.ndarray,
     level: Level = Level(),
     max_cycle: int = 100,
     guess: Callable | None = None,
+    plain: bool = False,
+    max_memory: float | None = None,
 ) -> FullBasisResult:
     """One restricted Kohn-Sham calculation of a neutral closed-shell molecule; the final Fock is re-diagonalised.
 
@@ -299,6 +345,7 @@ def label(
         max_cycle: SCF cycles before it counts as not converged.
         guess: PySCF's molecule -> density matrix to begin with; None: PySCF's own guess. It changes the way to the
             converged result, not the result.
+        plain, max_memory: as in ``restricted_kohn_sham``.
 
     Raises:
         LabelError: odd electron count, no convergence, linear dependence, occupied levels not the lowest.
@@ -314,23 +361,19 @@ def label(
     mol.atom = [(chemical_symbols[q], r) for q, r in zip(z, x / BOHR, strict=True)]
     mol.unit, mol.basis, mol.spin = "Bohr", level.basis, 0
     mol.build(dump_input=False, parse_arg=False)
-    mf = pyscf.dft.RKS(mol)
-    mf.xc = level.functional
-    if level.density_fitting:
-        mf = mf.density_fit()
-    mf.grids.level = level.grid_level
-    mf.conv_tol = level.conv_tol
-    mf.max_cycle = max_cycle
-    mf.chkfile = None
+    mf = restricted_kohn_sham(mol, level, max_cycle, plain, max_memory)
     overlap = mf.get_ovlp()
     smallest = float(scipy.linalg.eigvalsh(overlap, subset_by_index=(0, 0))[0])
     if smallest < LINEAR_DEPENDENCE:  # before the SCF, which would go on with fewer orbitals
         raise LabelError(f"linearly dependent basis: smallest eigenvalue of S is {smallest:.1e}")
+    last = _remember_potential(mf)
     mf.kernel(dm0=guess(mol) if guess else None)
     if not mf.converged:
         raise LabelError(f"SCF not converged in {max_cycle} cycles")
+    dm = mf.make_rdm1()
+    veff = last["veff"] if np.array_equal(dm, last["dm"]) else None
     order = reorder_from_pyscf(mol)
-    fock = order.matrix(np.asarray(mf.get_fock()))
+    fock = order.matrix(np.asarray(mf.get_fock(vhf=veff, dm=dm)))
     fock = 0.5 * (fock + fock.T)
     s = order.matrix(overlap)
     energies, coefficients = diagonalise(fock, s)
