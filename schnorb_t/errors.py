@@ -25,7 +25,7 @@ INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143
 #: errno of a disk that takes no more.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 #: errno -> remedy: what a user can mend. Others, such as a lost connection, keep their traceback.
-_REMEDIES = {
+REMEDIES = {
     errno.ENOSPC: "make room on the disk, or write to another one",
     errno.EDQUOT: "make room within the quota, or write elsewhere",
     errno.EFBIG: "raise the limit on the size of files (ulimit -f), or work in parts",
@@ -68,10 +68,10 @@ def system_fault(error: BaseException, path: str | os.PathLike[str] | None = Non
             name = where[1]
     if "PytorchStreamWriter failed" in text:
         number = number or errno.ENOSPC
-    if number not in _REMEDIES or (number == errno.ENOENT and name is None):
+    if number not in REMEDIES or (number == errno.ENOENT and name is None):
         return None
     what = f"{os.fspath(name)}: " if isinstance(name, (str, os.PathLike)) else ""
-    return f"{what}{os.strerror(number)}; {_REMEDIES[number]}"
+    return f"{what}{os.strerror(number)}; {REMEDIES[number]}"
 
 
 def naming(error: OSError | RuntimeError, output: object) -> UserError | None:
@@ -84,11 +84,17 @@ def naming(error: OSError | RuntimeError, output: object) -> UserError | None:
     return UserError(fault) if fault else None
 
 
+def error_number(error: BaseException) -> int | None:
+    """The system's number of an error, also where HDF5 hides it in a text; ``None`` if it has none."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    told = re.search(r"errno = (\d+)", str(error))
+    return int(told[1]) if told else None
+
+
 def brief(error: BaseException) -> str:
     """An error's reason in one line: what the system says of its number, or its text's first line (HDF5 has many)."""
-    number = error.errno if isinstance(error, OSError) and error.errno else None
-    if number is None and (told := re.search(r"errno = (\d+)", str(error))):
-        number = int(told[1])
+    number = error_number(error)
     return os.strerror(number) if number else (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

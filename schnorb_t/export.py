@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from schnorb_t.errors import UserError, run_command
+from schnorb_t.files import atomic_write
 from schnorb_t.training.checkpoint import KEY, read_checkpoint
 
 
@@ -19,16 +20,15 @@ def export(source: str | Path, target: str | Path) -> None:
     """Write averaged weights and description of a checkpoint to a file of their own, whole or not at all.
 
     Raises:
-        UserError: ``source`` is no checkpoint of this package, or ``target`` exists.
+        UserError: ``source`` is no checkpoint of this package, or ``target`` exists or cannot be written.
     """
     target = Path(target)
     if target.exists():
         raise UserError(f"{target}: exists; remove it or choose another name")
     content = read_checkpoint(source)
     weights = {name: value for name, value in content["state_dict"].items() if name.startswith("model.")}
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    torch.save({"state_dict": weights, KEY: content[KEY]}, temporary)
-    os.replace(temporary, target)
+    with atomic_write(target) as temporary:
+        torch.save({"state_dict": weights, KEY: content[KEY]}, temporary)
 
 
 def main() -> None:

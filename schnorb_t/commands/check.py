@@ -18,6 +18,7 @@ from schnorb_t.data.records import SPLITS
 from schnorb_t.data.validation import Report, formula_of_counts
 from schnorb_t.data.writer import finish as merge_interrupted
 from schnorb_t.errors import UserError
+from schnorb_t.files import atomic_write
 
 
 def _range(values: np.ndarray, pattern: str = "{:,.0f}") -> str:
@@ -123,10 +124,8 @@ def draw(store: Store, report: Report, path: Path) -> None:
     for axis in (axes[0], *axes[2:]):
         axis.set_ylabel("molecules")
     figure.suptitle(f"{store.path.name}: {len(store):,} molecules, {store.target}")
-    try:
-        figure.savefig(path, dpi=110)
-    except OSError as error:
-        raise UserError(f"{path}: the picture cannot be written ({error.strerror}); name another with --png") from None
+    with atomic_write(path, remedy="name another place for the picture with --png") as temporary:
+        figure.savefig(temporary, dpi=110)
 
 
 def check(file: Path, *, png: Path | None = None, no_png: bool = False, finish: bool = False) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def export_skf(model: str, *, output: Path, spacing: float = 0.02, force: bool =
     """
     from ase.data import chemical_symbols
 
-    from schnorb_t.interfaces.dftbplus_files import write_text
+    from schnorb_t.files import write_text
     from schnorb_t.interfaces.slater_koster_files import slater_koster_files, valence_shells
     from schnorb_t.training.checkpoint import find_model, load_model
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from ase import Atoms
 from ase.io import write
 
 from schnorb_t.errors import UserError
+from schnorb_t.files import atomic_write
 from schnorb_t.reference.qm9 import QM9Molecule, ranked, read, read_uncharacterized, split_of_rank
 
 
@@ -99,16 +99,9 @@ def qm9(
         ]
     else:
         chosen = [(molecule, "") for molecule in molecules]
-    partial = output.with_name(output.name + ".part")
-    try:
-        with open(partial, "w") as file:
-            for molecule, split in chosen:
-                write(file, to_atoms(molecule, split), format="extxyz", write_results=False)
-        os.replace(partial, output)
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error.strerror})") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(output) as temporary, open(temporary, "w") as file:
+        for molecule, split in chosen:
+            write(file, to_atoms(molecule, split), format="extxyz", write_results=False)
     return {"output": str(output), "molecules": len(chosen), "uncharacterized": skipped, "malformed": bad}
 
 

@@ -29,17 +29,13 @@ def sample(*, output: Path, displaced: int = 3) -> dict[str, Any]:
 
     from ase.io import write
 
-    from schnorb_t.prediction_file import check_output
+    from schnorb_t.files import atomic_write, check_output
     from schnorb_t.reference.sample import source, structures
 
     check_output(output, [], force=True)
     out = structures(displaced)
-    partial = output.with_name(f"{output.name}.part")
-    try:
-        write(partial, out, format="extxyz", write_results=False)
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(output) as temporary:
+        write(temporary, out, format="extxyz", write_results=False)
     splits = Counter(atoms.info["split"] for atoms in out if atoms.info["name"].endswith("/0"))
     return {
         "output": str(output),

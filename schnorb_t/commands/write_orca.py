@@ -45,7 +45,8 @@ def write_orca(
     Raises:
         UserError: a structure cannot be calculated, or a keyword is none.
     """
-    from schnorb_t.reference.orca_input import RUN, configuration, file_names, input_text, write
+    from schnorb_t.files import write_text
+    from schnorb_t.reference.orca_input import RUN, configuration, file_names, input_text
     from schnorb_t.reference.structures import fault_of, open_shell, read_structures
 
     if output.exists() and not output.is_dir():
@@ -63,9 +64,9 @@ def write_orca(
         )
     output.mkdir(parents=True, exist_ok=True)
     for structure, name in zip(good, file_names(good), strict=True):
-        write(output / f"{name}.inp", input_text(structure, method, basis, keywords, text))
-        write(output / f"{name}.json.conf", configuration(fock))
-    write(output / "run.sh", RUN)
+        write_text(output / f"{name}.inp", input_text(structure, method, basis, keywords, text))
+        write_text(output / f"{name}.json.conf", configuration(fock))
+    write_text(output / "run.sh", RUN)
     return {"output": str(output), "inputs": len(good), "left_out": faults}
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from ..errors import UserError
+from ..files import atomic_write
+from ..hdf5 import HDF5Output
 from . import journal as j
 from .records import PackedRecord
 
@@ -94,86 +93,68 @@ def merge(path: Path, header: dict, journal: j.Journal, old) -> None:
         return j.decode_molecule(journal.payload(journal.frames[new[place - n_old]]))
 
     molecules = map(read, map(int, places))
-    _replace(path, lambda temporary: _write(temporary, header, molecules, len(places), kept))
+    options = {"libver": "v110", "rdcc_nbytes": CACHE_BYTES}
+    with HDF5Output(path, remedy=_REMEDY, temporary=_temporary(path), **options) as output:
+        _write(output, header, molecules, len(places), kept)
 
 
 def rewrite_splits(path: Path, splits: list[str]) -> None:
     """Replace the file by a copy with other splits, one per molecule in file order."""
 
-    def write(temporary: Path) -> None:
+    with atomic_write(path, remedy=_REMEDY, temporary=_temporary(path)) as temporary:
         shutil.copyfile(path, temporary)
         with h5py.File(temporary, "r+") as file:
             column = file["index/split"]
             column[:] = np.array([s.encode() for s in splits], dtype=column.dtype)
             file.flush()
 
-    _replace(path, write)
+
+#: What to do when a disk refuses: the journal keeps the molecules.
+_REMEDY = "free the disk, then write again: nothing is lost"
 
 
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a temporary file and put it in the place of ``path`` in one step."""
-    temporary = Path(f"{path}.tmp")
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # HDF5 raises both
-        temporary.unlink(missing_ok=True)
-        system = re.search(r"error message = '([^']+)'", str(error))  # HDF5 hides the cause in a paragraph
-        reason = system[1] if system else str(error).split("\n")[0]
-        raise UserError(
-            f"{path}: cannot be written ({reason}); free the disk, then write again: nothing is lost"
-        ) from None
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.resolve().parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _temporary(path: Path) -> Path:
+    """The journal's lock keeps others away, so the name can be fixed: what a killed process left is overwritten."""
+    return Path(f"{path.resolve()}.tmp")
 
 
-def _write(path: Path, header: dict, molecules: Iterable[PackedRecord], n: int, failures: list) -> None:
-    with h5py.File(path, "w", libver="v110", rdcc_nbytes=CACHE_BYTES) as file:
-        file.attrs["format"] = FORMAT
-        file.attrs["schema_version"] = SCHEMA_VERSION
-        file.attrs["n_molecules"] = n
-        file.attrs["target"] = header["target"]
-        file.attrs["level"] = json.dumps(header["level"], sort_keys=True)
-        file.attrs["programs"] = json.dumps(header["programs"], sort_keys=True)
-        file.attrs["units"] = UNITS
-        file.attrs["orbital_order"] = ORBITAL_ORDER
-        file.attrs["packing"] = PACKING
-        # Every dataset is kept open until the flush: h5py swallows the errors of one that it closes by itself.
-        bulk, index, texts = _write_bulk(file, molecules, n)
-        made = [*bulk.values(), file.create_dataset("basis", data=header["basis"])]  # attributes end at 64 KiB
-        group = file.create_group("index")
-        for name, values in index.items():
-            made.append(group.create_dataset(name, data=values, **_column_layout(len(values))))
-        for name in _TEXTS:
-            data = _fixed_texts(texts.pop(name), 5 if name == "split" else 1)
-            made.append(group.create_dataset(name, data=data, **_column_layout(n)))
-        group = file.create_group("failures")
-        made.append(group.create_dataset("order", data=np.array([f[0] for f in failures], dtype="<i8")))
-        for k, name in ((1, "name"), (2, "reason")):
-            data = np.array([failure[k] for failure in failures], dtype=object)
-            made.append(group.create_dataset(name, data=data, dtype=h5py.string_dtype()))
-        file.flush()
+def _write(output: HDF5Output, header: dict, molecules: Iterable[PackedRecord], n: int, failures: list) -> None:
+    file = output.file
+    file.attrs["format"] = FORMAT
+    file.attrs["schema_version"] = SCHEMA_VERSION
+    file.attrs["n_molecules"] = n
+    file.attrs["target"] = header["target"]
+    file.attrs["level"] = json.dumps(header["level"], sort_keys=True)
+    file.attrs["programs"] = json.dumps(header["programs"], sort_keys=True)
+    file.attrs["units"] = UNITS
+    file.attrs["orbital_order"] = ORBITAL_ORDER
+    file.attrs["packing"] = PACKING
+    index, texts = _write_bulk(output, molecules, n)
+    file.create_dataset("basis", data=header["basis"])  # attributes end at 64 KiB
+    group = file.create_group("index")
+    for name, values in index.items():
+        group.create_dataset(name, data=values, **_column_layout(len(values)))
+    for name in _TEXTS:
+        data = _fixed_texts(texts.pop(name), 5 if name == "split" else 1)
+        group.create_dataset(name, data=data, **_column_layout(n))
+    group = file.create_group("failures")
+    group.create_dataset("order", data=np.array([f[0] for f in failures], dtype="<i8"))
+    for k, name in ((1, "name"), (2, "reason")):
+        data = np.array([failure[k] for failure in failures], dtype=object)
+        group.create_dataset(name, data=data, dtype=h5py.string_dtype())
 
 
-def _write_bulk(file: h5py.File, molecules: Iterable[PackedRecord], n: int) -> tuple[dict, dict, dict]:
+def _write_bulk(output: HDF5Output, molecules: Iterable[PackedRecord], n: int) -> tuple[dict, dict]:
     """Concatenate the arrays of all molecules block by block.
 
     Returns:
-        the datasets, the columns of the index, and its texts, each ended by a zero byte.
+        the columns of the index, and its texts, each ended by a zero byte.
     """
     datasets = {}
     for name, (dtype, _) in BULK.items():
         tail = (3,) if name == "positions" else ()
         chunk = (CHUNK // 4, 3) if tail else (CHUNK,)
-        datasets[name] = file.create_dataset(
+        datasets[name] = output.file.create_dataset(
             name, (0, *tail), dtype, chunks=chunk, maxshape=(None, *tail), fletcher32=True
         )
     index = {name: np.zeros(n, dtype) for name, dtype in _NUMBERS.items()}
@@ -189,6 +170,7 @@ def _write_bulk(file: h5py.File, molecules: Iterable[PackedRecord], n: int) -> t
             dataset.resize(at + len(data), axis=0)
             dataset[at:] = data
             parts.clear()
+        output.check()
 
     for i, packed in enumerate(molecules):
         for name in _NUMBERS:
@@ -206,7 +188,7 @@ def _write_bulk(file: h5py.File, molecules: Iterable[PackedRecord], n: int) -> t
             waiting = 0
     if block["positions"]:
         flush()
-    return datasets, index, texts
+    return index, texts
 
 
 def _column_layout(n: int) -> dict:

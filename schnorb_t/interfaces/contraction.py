@@ -16,7 +16,6 @@ pair, and the file is small. T turns with the molecule exactly.
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -32,6 +31,7 @@ from schnorb_t import keys
 from schnorb_t.basis import Basis
 from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.errors import UserError
+from schnorb_t.files import atomic_write
 from schnorb_t.harmonics import bond_frames, wigner_d
 from schnorb_t.reference.pyscf import cross_overlap, overlap_integrals
 
@@ -225,10 +225,12 @@ class ContractionModel:
     # ---- to and from a file ----------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
-        """Everything into an ``.npz`` file, coefficients in single precision."""
-        path = Path(path)
-        temporary = path.with_name(path.name + ".part")
-        with open(temporary, "wb") as file:
+        """Everything into an ``.npz`` file, coefficients in single precision.
+
+        Raises:
+            UserError: the system refuses.
+        """
+        with atomic_write(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(
                 file,
                 format=FORMAT,
@@ -239,7 +241,6 @@ class ContractionModel:
                 neighbours=self.neighbours.float().numpy(),
                 constants=self.constants.float().numpy(),
             )
-        os.replace(temporary, path)
 
     @classmethod
     def load(cls, path: str | Path) -> ContractionModel:

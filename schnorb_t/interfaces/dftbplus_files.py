@@ -6,7 +6,6 @@ plotting). Its orbital order is ours. Numbers are Fortran's ES24.15, Eh, one row
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from schnorb_t.errors import UserError
+from schnorb_t.files import write_text
 from schnorb_t.prediction import Prediction
 
 HAMILTONIAN_FILE = "hamsqr1.dat"
@@ -21,23 +21,6 @@ OVERLAP_FILE = "oversqr.dat"
 STRUCTURE_FILE = "geometry.gen"
 #: Fortran leaves the letter out of exponents with three digits: 1.0-100
 _BARE_EXPONENT = re.compile(r"(?<=\d)([+-]\d{3})$")
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a file as a whole or not at all.
-
-    Raises:
-        UserError: the disk refuses.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _es24_15(value: float) -> str:

@@ -16,7 +16,8 @@ from ase.data import atomic_masses, chemical_symbols
 
 from schnorb_t.basis import L_LETTERS, Basis
 from schnorb_t.errors import UserError
-from schnorb_t.interfaces.dftbplus_files import STRUCTURE_FILE, gen_text, write_text
+from schnorb_t.files import write_text
+from schnorb_t.interfaces.dftbplus_files import STRUCTURE_FILE, gen_text
 from schnorb_t.interfaces.dftbplus_library import INPUT_FILE
 from schnorb_t.interfaces.slater_koster_files import core_shells, valence_electrons
 from schnorb_t.physics.occupations import Smearing

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from schnorb_t.errors import UserError
+from schnorb_t.files import write_error
 from schnorb_t.interfaces.dftbplus_files import write_dftbplus
 from schnorb_t.interfaces.molden import check_cube_name, write_cube, write_molden
 from schnorb_t.prediction import Prediction
@@ -78,7 +79,7 @@ def _folder(folder: Path) -> Iterator[Path]:
                 shutil.rmtree(old)
             os.replace(new, old)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error})") from None
+        raise write_error(folder, error) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -21,7 +21,7 @@ from ase.data import chemical_symbols
 from schnorb_t.basis import L_LETTERS, Basis, GaussianShell
 from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.errors import UserError
-from schnorb_t.interfaces.dftbplus_files import write_text
+from schnorb_t.files import write_text
 from schnorb_t.nn.geometry import Geometry
 from schnorb_t.nn.overlap import FreeAtomOverlap
 from schnorb_t.prediction import Prediction

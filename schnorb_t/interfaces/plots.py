@@ -5,7 +5,6 @@ Energies are drawn in eV. Core levels, which lie hundreds of eV below, are count
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from schnorb_t.errors import UserError
+from schnorb_t.files import atomic_write
 from schnorb_t.interfaces.reference_levels import ReferenceLevels
 from schnorb_t.physics.density_of_states import Broadening, density_of_states, group_by, level_weights, projected_levels
 from schnorb_t.physics.energies import core_orbitals
@@ -328,15 +328,12 @@ def write_picture(
         UserError: the disk refuses, or an ending that means no kind of picture.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     figure = levels_picture(prediction, reference, width)
     try:
-        figure.savefig(temporary, dpi=200)
-        os.replace(temporary, path)
-    except (OSError, ValueError) as error:
+        with atomic_write(path) as temporary:
+            figure.savefig(temporary, dpi=200)
+    except ValueError as error:
         raise UserError(f"{path}: cannot be written ({error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def picture_name(index: int, prediction: Prediction) -> str:

@@ -7,10 +7,8 @@ makes ``orca_2json`` write orbitals, basis and the matrices H (core), S and T. `
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
-from pathlib import Path
 
 from ase.data import chemical_symbols
 
@@ -75,13 +73,3 @@ def file_names(structures: list[Structure]) -> list[str]:
         which = [s.name for s, n in zip(structures, names, strict=True) if n.lower() == name]
         raise UserError(f"structures {which[0]!r} and {which[1]!r} would both be written to {name}.inp; rename one")
     return names
-
-
-def write(path: Path, text: str) -> None:
-    """A whole file or none."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

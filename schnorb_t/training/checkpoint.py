@@ -6,7 +6,6 @@ the level of theory it learned. ``state_dict`` holds the averaged weights (see `
 
 from __future__ import annotations
 
-import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import nn
 
 from schnorb_t.basis import Basis
 from schnorb_t.errors import UserError
+from schnorb_t.files import atomic_write
 from schnorb_t.nn.ensemble import EnsembleModel
 from schnorb_t.nn.model import MatrixModel
 
@@ -180,17 +180,13 @@ def write_checkpoint(path: str | Path, model: nn.Module, card: ModelCard, config
 
     Args:
         config: what the model was trained with, YAML.
+
+    Raises:
+        UserError: the system refuses.
     """
-    path = Path(path)
     content = {
         "state_dict": {f"model.{k}": v for k, v in model.state_dict().items()},
         KEY: {**card.to_entry(), "config": config},
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_write(path) as temporary:
         torch.save(content, temporary)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch.save names a full disk so
-        raise UserError(f"{path}: cannot be written ({error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)

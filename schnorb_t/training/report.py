@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from schnorb_t.basis import Basis
+from schnorb_t.files import atomic_write, write_text
 from schnorb_t.training.evaluation import BlockModel, OrbitalLevels, evaluate_model, matrices_of
 from schnorb_t.units import HARTREE
 
@@ -127,9 +127,7 @@ def write_json(path: str | Path, content: Any) -> None:
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(clean(content), indent=2) + "\n")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(clean(content), indent=2) + "\n")
 
 
 # ---- pictures: draw_* on given axes or subfigure, plot_* to a file -------------------------------------------------
@@ -144,12 +142,8 @@ def _figure(width: float, height: float):
 def _save(figure, path: str | Path) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def draw_parity(figure, levels: OrbitalLevels) -> None:
