@@ -125,7 +125,7 @@ class MatrixModel(nn.Module):
         )
         fields = 2 if basis.projected else 1
         if prior:
-            self.prior = Prior(self._prior_model(prior), n)
+            self.prior = Prior(self._prior_model(prior), n, envelope)
             self.prior_scalars = nn.Linear(self.prior.n_scalars, scalars)
             self.prior_tensors = IrrepsLinear("2x1o+2x2e", irreps)
             self.prior_pairs = PriorToPairs(widths, n, cutoff, n_radial, hidden)
@@ -139,7 +139,7 @@ class MatrixModel(nn.Module):
             self.chain_residual = O2Residual(widths)
         if doubt_members:
             self.doubt = LastLayerMembers(basis.layout, n, irreps, widths, doubt_members)
-        self.overlap0 = FreeAtomOverlap(basis, cutoff)
+        self.overlap0 = FreeAtomOverlap(basis, cutoff, envelope if basis.projected else 0.0)
         self.two_centre = TwoCentre(basis, cutoff, two_centre_radial)
         self.scale = ResidualScale(basis, floor=1e-5)
         if basis.projected:

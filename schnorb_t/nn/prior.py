@@ -20,7 +20,7 @@ from schnorb_t import keys
 from schnorb_t.nn.assembly import blocks_from_matrix
 from schnorb_t.nn.blocks import OffsitePatterns
 from schnorb_t.nn.electrostatics import smeared_coulomb
-from schnorb_t.nn.embedding import RadialMLP
+from schnorb_t.nn.embedding import RadialMLP, smooth_end
 from schnorb_t.nn.geometry import PairGeometry
 from schnorb_t.nn.matrix_product import LAYOUT, block_irreps
 from schnorb_t.nn.o2 import Features, O2Features, O2Linear, o2_scale
@@ -45,6 +45,7 @@ class Prior(nn.Module):
     Args:
         model: a ``MatrixModel`` whose basis has one s and one p shell at most per element.
         n_elements: rows of the element tables of the network that reads the features.
+        envelope: Å, range below the model's cutoff in which what a neighbour adds falls to 0 (``smooth_end``).
 
     Raises:
         ValueError: another basis.
@@ -59,8 +60,9 @@ class Prior(nn.Module):
     #: standard deviations
     LIMIT = 8.0
 
-    def __init__(self, model: nn.Module, n_elements: int):
+    def __init__(self, model: nn.Module, n_elements: int, envelope: float = 0.0):
         super().__init__()
+        self.envelope = envelope
         basis = model.basis
         if tuple(basis.layout) != LAYOUT:
             raise ValueError(f"a prior needs a basis of one s and one p shell, not {basis}")
@@ -133,6 +135,8 @@ class Prior(nn.Module):
         r = g.distance / BOHR
         potentials = torch.stack([smeared_coulomb(r, r.new_tensor(w))[0] * charge[j] for w in self.WIDTHS], 1)
         near = torch.stack([offsite[3].sum((1, 2)), *(charge[j] * torch.exp(-r / a) for a in self.RANGES)], 1)
+        fade = smooth_end(g.distance, self.model.cutoff, self.envelope)[:, None]
+        potentials, near = fade * potentials, fade * near
         element = torch.nn.functional.one_hot(g.element_j, self.n_elements).to(near.dtype)
         near = (near[:, :, None] * element[:, None]).flatten(1)
         around = scatter_sum(torch.cat((potentials, near), 1), i, n)

@@ -9,6 +9,7 @@ from schnorb_t import keys
 from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.nn.embedding import smooth_end
 from schnorb_t.nn.model import MatrixModel
+from schnorb_t.training.checkpoint import MODELS, find_model, load_model
 from tests.nn.molecules import minimal_basis, split_basis
 
 pytest.importorskip("pyscf")
@@ -75,3 +76,27 @@ def test_without_envelope_there_is_a_jump():
         with torch.no_grad():
             h.append(model(batch)[keys.HAMILTONIAN])
     assert (h[1] - h[0]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in MODELS.glob("*.ckpt")))
+def test_shipped_models_do_not_jump(name):
+    """Every cutoff of every model of the package, its prior's too: a step across it does what a step beside it does."""
+    model, _ = load_model(find_model(name))
+    model = model.double().eval()
+    networks = [model] + ([model.prior.model] if model.prior is not None else [])
+    ends = {n.cutoff for n in networks}
+    ends |= {i.cutoff for n in networks for i in n.interactions}
+    ends |= {n.pair.triangles.cutoff for n in networks if n.pair.triangles is not None}
+    assert len(ends) > 1
+
+    def matrices(distance):
+        batch = structures_to_batch(*([x] for x in pair_at(distance)), model.basis, model.cutoff)
+        with torch.no_grad():
+            out = model(batch)
+        return torch.stack([out[keys.HAMILTONIAN], out[keys.OVERLAP]])
+
+    for end in ends:
+        across = matrices(end + STEP) - matrices(end - STEP)
+        beside = matrices(end + 3 * STEP) - matrices(end + STEP)
+        assert across.abs().max() < beside.abs().max() + 1e-6, end
+        assert (across - beside).abs().max() < 1e-6, end
