@@ -10,7 +10,7 @@ RUN := $(VENV)/bin/python -m
 .PHONY: fit test test-slow qm9 gfn2 lint clean
 
 fit: $(VENV)/.installed
-	$(RUN) schnorb_t.fit --config configs/sample.yaml $(ARGS)
+	$(VENV)/bin/schnorb_t fit --config configs/sample.yaml $(ARGS)
 
 test: $(VENV)/.installed
 	$(RUN) pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile $(ARGS)
@@ -19,23 +19,23 @@ test-slow: $(VENV)/.installed
 	$(RUN) pytest -m slow --timeout 1800 $(ARGS)
 
 qm9: data/qm9.h5
-	$(RUN) schnorb_t.fit --config configs/qm9.yaml $(ARGS)
+	$(VENV)/bin/schnorb_t fit --config configs/qm9.yaml $(ARGS)
 
 # QM9's archive or its geometry table; 60 test, 40 validation, 500 training molecules. Killed, it goes on where it stopped.
 data/qm9.h5: | $(VENV)/.installed
 	mkdir -p data
-	test -s data/qm9.xyz || $(VENV)/bin/python data_prep/qm9.py $(QM9) -o data/qm9.xyz --ranks 0:600
-	OMP_NUM_THREADS=1 $(VENV)/bin/python data_prep/label_pyscf.py data/qm9.xyz -o data/qm9_part.h5 --target wqao
+	test -s data/qm9.xyz || $(VENV)/bin/schnorb_t qm9 $(QM9) -o data/qm9.xyz --ranks 0:600
+	OMP_NUM_THREADS=1 $(VENV)/bin/schnorb_t label data/qm9.xyz -o data/qm9_part.h5 --target wqao
 	mv data/qm9_part.h5 $@
 
 gfn2: data/gfn2.h5
-	$(RUN) schnorb_t.fit --config configs/gfn2.yaml $(ARGS)
+	$(VENV)/bin/schnorb_t fit --config configs/gfn2.yaml $(ARGS)
 
 data/gfn2.h5: | $(VENV)/.installed
 	mkdir -p data
-	test -s data/gfn2.xyz || $(VENV)/bin/python data_prep/qm9.py $(QM9) -o data/gfn2.xyz --ranks 600:6700
-	OMP_NUM_THREADS=1 $(VENV)/bin/python data_prep/label_xtb.py data/gfn2.xyz -o data/gfn2_part.h5
-	$(RUN) schnorb_t.data.splits data/gfn2_part.h5 --fractions 0.98 0.01 0.01
+	test -s data/gfn2.xyz || $(VENV)/bin/schnorb_t qm9 $(QM9) -o data/gfn2.xyz --ranks 600:6700
+	OMP_NUM_THREADS=1 $(VENV)/bin/schnorb_t label-xtb data/gfn2.xyz -o data/gfn2_part.h5
+	$(VENV)/bin/schnorb_t splits data/gfn2_part.h5 --fractions 0.98 0.01 0.01
 	mv data/gfn2_part.h5 $@
 
 lint: $(VENV)/.installed

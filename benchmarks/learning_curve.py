@@ -65,7 +65,7 @@ QUANTITIES = {
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The sections of a configuration of ``schnorb_t.fit`` that a training of a fixed number of steps needs.
+    """The sections of a configuration of ``schnorb_t fit`` that a training of a fixed number of steps needs.
 
     Losses that begin later are left out: their schedules count epochs, which are not equally long at all points.
     """
@@ -81,9 +81,9 @@ def read_config(path: Path) -> dict[str, Any]:
             "gradient_clip_val": content["trainer"].get("gradient_clip_val"),
         }
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a configuration of schnorb_t.fit") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a configuration of schnorb_t fit") from None
     except (yaml.YAMLError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path}: no configuration of schnorb_t.fit with sections data, model and trainer") from None
+        raise UserError(f"{path}: no configuration of schnorb_t fit with sections data, model and trainer") from None
 
 
 def train(
@@ -323,7 +323,7 @@ def draw(points: Sequence[dict[str, Any]], limit: dict[str, Any], about: dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=Path("configs/qm9.yaml"), help="of schnorb_t.fit")
+    parser.add_argument("--config", type=Path, default=Path("configs/qm9.yaml"), help="of schnorb_t fit")
     parser.add_argument("--data", type=Path, default=Path("data/qm9.h5"), help="HDF5 file of labelled molecules")
     parser.add_argument("--molecules", type=positive, nargs="+", default=[25, 50, 100, 200, 500], help="to train on")
     parser.add_argument("--steps", type=positive, default=2000, help="of the optimiser, at every point")

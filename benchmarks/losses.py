@@ -70,7 +70,7 @@ def print_table(points: list[dict[str, Any]], about: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=Path("configs/qm9.yaml"), help="of schnorb_t.fit")
+    parser.add_argument("--config", type=Path, default=Path("configs/qm9.yaml"), help="of schnorb_t fit")
     parser.add_argument("--data", type=Path, default=Path("data/qm9.h5"), help="HDF5 file of labelled molecules")
     parser.add_argument("--molecules", type=positive, default=219, help="to train on")
     parser.add_argument("--steps", type=positive, default=1000, help="of the optimiser")

@@ -94,7 +94,7 @@ def network(model: BlockModel, batch_size: int | None = None) -> Method:
 
 
 def two_centre_fit(store: Store, indices: Sequence[int], cutoff: float) -> TwoCentreModel:
-    """Least squares to the H and S of these molecules, as ``schnorb_t.fit`` reports it beside a model."""
+    """Least squares to the H and S of these molecules, as ``schnorb_t fit`` reports it beside a model."""
     fit = TwoCentreModel(store.basis, cutoff)
 
     def batches():

@@ -50,46 +50,34 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, raised where it arrives so that files in the making are removed."""
 
 
-def system_fault(error: BaseException, path: str | os.PathLike[str] | None = None) -> str | None:
+def error_number(error: BaseException) -> int | None:
+    """The system's number of an error; HDF5 and PyTorch hide it in a text, or tell only that they could not write."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    if not isinstance(error, (OSError, RuntimeError)):
+        return None
+    text = str(error)
+    if told := re.search(r"errno = (\d+)", text):
+        return int(told[1])
+    return errno.ENOSPC if re.search("PytorchStreamWriter failed|inline_container.*unexpected pos", text) else None
+
+
+def system_fault(error: BaseException, path: object = None) -> str | None:
     """What the operating system refused, with a remedy, or None if an error is nothing of the kind.
 
     Args:
-        error: an ``OSError``, or what HDF5 and PyTorch raise in its place, whose text tells the error's number.
-        path: the file, if its name is known better than the error knows it (a temporary file has another).
+        error: an ``OSError``, or what HDF5 and PyTorch raise in its place.
+        path: the file, where the error names none and the disk takes no more.
     """
-    number, name, text = None, path, str(error)
-    if isinstance(error, OSError):
-        number, name = error.errno, path or error.filename
-    elif not isinstance(error, RuntimeError):
-        return None
-    if told := re.search(r"errno = (\d+)", text):  # HDF5's own errors
-        number = int(told[1])
-        if name is None and (where := re.search(r"(?:file)?name = '([^']*)'", text)):
-            name = where[1]
-    if "PytorchStreamWriter failed" in text:
-        number = number or errno.ENOSPC
+    number, name = error_number(error), getattr(error, "filename", None)
+    if name is None and (where := re.search(r"(?:file)?name = '([^']*)'", str(error))):
+        name = where[1]
+    if name is None and number in _FULL:
+        name = path
     if number not in REMEDIES or (number == errno.ENOENT and name is None):
         return None
     what = f"{os.fspath(name)}: " if isinstance(name, (str, os.PathLike)) else ""
     return f"{what}{os.strerror(number)}; {REMEDIES[number]}"
-
-
-def naming(error: OSError | RuntimeError, output: object) -> UserError | None:
-    """What the system refused, where the refusal names no file: then it is the output, if the disk takes no more."""
-    named = getattr(error, "filename", None)
-    number = getattr(error, "errno", None)
-    if named is None and number in _FULL and isinstance(output, (str, os.PathLike)):
-        named = output
-    fault = system_fault(error, named)
-    return UserError(fault) if fault else None
-
-
-def error_number(error: BaseException) -> int | None:
-    """The system's number of an error, also where HDF5 hides it in a text; ``None`` if it has none."""
-    if isinstance(error, OSError) and error.errno:
-        return error.errno
-    told = re.search(r"errno = (\d+)", str(error))
-    return int(told[1]) if told else None
 
 
 def brief(error: BaseException) -> str:

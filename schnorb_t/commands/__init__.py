@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from schnorb_t.errors import Terminated, UserError, naming, run_command
+from schnorb_t.errors import Terminated, UserError, run_command, system_fault
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ COMMANDS: dict[str, Command] = {
     "check": Command("check", "check", "validate a store and print what it holds"),
     "splits": Command("splits", "splits", "divide a store into training, validation and test"),
     "merge": Command("merge", "merge", "several stores of one kind into one"),
+    "export": Command("export", "export", "a model without the state of its training"),
     "export-skf": Command("export_skf", "export_skf", "Slater-Koster files of a model's two-centre functions"),
     "ensemble": Command("ensemble", "ensemble", "join models of the same labels into one"),
     "fit-contraction": Command("fit_contraction", "fit_contraction", "fit the way from a minimal to the large basis"),
@@ -92,8 +93,8 @@ def run(name: str, argv: list[str] | None = None) -> None:
         try:
             result = function(**arguments)
         except (OSError, RuntimeError) as error:
-            if fault := naming(error, arguments.get("output")):
-                raise fault from error
+            if fault := system_fault(error, arguments.get("output")):
+                raise UserError(fault) from error
             raise
         if json is not None:
             from schnorb_t.training.report import write_json

@@ -117,7 +117,7 @@ class MatrixDataModule(L.LightningDataModule):
             if not len(self.split[name]):
                 raise UserError(
                     f"{self.store.path}: no molecule in split {name!r}; "
-                    "set splits with python -m schnorb_t.data.splits (docs/store.md)"
+                    "set splits with schnorb_t splits (docs/store.md)"
                 )
         keep = len(train) < 20_000 if keep_in_memory is None else keep_in_memory
         self.datasets = {name: RecordDataset(self.store, rows, keep) for name, rows in self.split.items()}

@@ -24,7 +24,7 @@ def journal_path(path: str | Path) -> Path:
 
 
 def finish_hint(path: Path) -> str:
-    return f"run the command that writes it again, or `python -m schnorb_t.data.check --finish {path}`"
+    return f"run the command that writes it again, or `schnorb_t check --finish {path}`"
 
 
 class Store:

@@ -201,7 +201,7 @@ _NEEDED = {
     "Analysis/AtomResolvedEnergies": ("no", _OWN),
     "Analysis/EigenvectorsAsText": ("no", f"{_OWN}; the result has orbital_coefficients"),
     "Analysis/ProjectStates": ("", _OWN),
-    "Options/WriteHS": ("no", f"{_STOPS}; schnorb_t.predict --dftbplus writes these files"),
+    "Options/WriteHS": ("no", f"{_STOPS}; schnorb_t predict --dftbplus writes these files"),
     "Options/WriteRealHS": ("no", _STOPS),
 }
 

@@ -14,7 +14,7 @@ import numpy as np
 from ..basis import L_LETTERS, GaussianShell
 from .orca_calculation import ATOMIC_NUMBER, ORCA_BOHR, OrcaCalculation, refuse, shells_from_labels
 
-_EXPORT_AGAIN = "export again with the .json.conf that data_prep/write_orca.py writes"
+_EXPORT_AGAIN = "export again with the .json.conf that schnorb_t write-orca writes"
 _CLOSED_SHELL = ("RHF", "RKS")
 
 

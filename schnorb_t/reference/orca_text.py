@@ -30,7 +30,7 @@ from .orca_output import (
 
 #: What ORCA prints for ORBITAL ENERGIES (6 decimals) and above the coefficients (5) may differ by the rounding.
 _ENERGY_ROUNDING = 1.1e-5
-_PRINT_AGAIN = "run again with the %output block that data_prep/write_orca.py --text writes"
+_PRINT_AGAIN = "run again with the %output block that schnorb_t write-orca --text writes"
 
 
 def read_text(path: str | Path) -> OrcaCalculation:

@@ -102,7 +102,7 @@ def find_model(model: str | Path) -> Path:
         return path  # reading it tells what is wrong
     names = sorted(p.stem for p in MODELS.glob("*.ckpt"))
     there = f"the package has {', '.join(names)}" if names else "the package comes without models"
-    raise UserError(f"no model {str(model)!r}; {there}; or give the path of a .ckpt file that schnorb_t.fit wrote")
+    raise UserError(f"no model {str(model)!r}; {there}; or give the path of a .ckpt file that schnorb_t fit wrote")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -113,14 +113,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such model; give the .ckpt file that schnorb_t.fit wrote (runs/*/checkpoints/)")
+        raise UserError(f"{path}: no such model; give the .ckpt file that schnorb_t fit wrote (runs/*/checkpoints/)")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path}: not a readable checkpoint ({reason}); was the file copied whole?") from None
     if not isinstance(content, dict) or KEY not in content:
-        raise UserError(f"{path}: no model of schnorb_t in this file; give a .ckpt file that schnorb_t.fit wrote")
+        raise UserError(f"{path}: no model of schnorb_t in this file; give a .ckpt file that schnorb_t fit wrote")
     entry = content[KEY]
     if entry["format"] > FORMAT:
         raise UserError(f"{path}: format {entry['format']} is newer than this package's {FORMAT}; update schnorb_t")
@@ -171,7 +171,7 @@ def load_single(path: str | Path) -> tuple[MatrixModel, ModelCard]:
     """
     model, card = load_model(path)
     if isinstance(model, EnsembleModel):
-        raise UserError(f"{path}: an ensemble of {len(card.members)} models; give one that schnorb_t.fit wrote")
+        raise UserError(f"{path}: an ensemble of {len(card.members)} models; give one that schnorb_t fit wrote")
     return model, card
 
 

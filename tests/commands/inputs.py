@@ -70,6 +70,7 @@ def first_input(name: str, folder: Path) -> list[Path]:
         "check": [folder / "one.h5"],
         "splits": [folder / "toy.h5"],
         "merge": [folder / "one.h5", folder / "two.h5"],
+        "export": [folder / "a.ckpt"],
         "export-skf": [folder / "a.ckpt"],
         "ensemble": [folder / "a.ckpt", folder / "b.ckpt"],
         "fit-contraction": [folder / "full.h5"],
