@@ -124,8 +124,9 @@ def draw(store: Store, report: Report, path: Path) -> None:
     for axis in (axes[0], *axes[2:]):
         axis.set_ylabel("molecules")
     figure.suptitle(f"{store.path.name}: {len(store):,} molecules, {store.target}")
+    kind = path.suffix[1:].lower()
     with atomic_write(path, remedy="name another place for the picture with --png") as temporary:
-        figure.savefig(temporary, dpi=110)
+        figure.savefig(temporary, dpi=110, format=kind if kind in figure.canvas.get_supported_filetypes() else "png")
 
 
 def check(file: Path, *, png: Path | None = None, no_png: bool = False, finish: bool = False) -> dict[str, Any]:

@@ -25,8 +25,8 @@ def ensemble(models: list[str], *, output: Path, force: bool = False) -> dict[st
     Raises:
         UserError: fewer than two, or models that did not learn the same thing.
     """
+    from schnorb_t.files import check_output
     from schnorb_t.nn.ensemble import EnsembleModel
-    from schnorb_t.prediction_file import check_output
     from schnorb_t.training.checkpoint import KEY, ModelCard, find_model, load_single, read_checkpoint, write_checkpoint
 
     if len(models) < 2:

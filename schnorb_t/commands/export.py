@@ -22,7 +22,7 @@ def export(model: str, *, output: Path) -> dict[str, Any]:
         UserError: no such checkpoint, or the output exists.
     """
     from schnorb_t.export import export as write
-    from schnorb_t.prediction_file import check_output
+    from schnorb_t.files import check_output
     from schnorb_t.training.checkpoint import find_model
 
     source = find_model(model)

@@ -15,8 +15,8 @@ from rich.progress import track
 from schnorb_t.commands.parser import check_choice
 from schnorb_t.data.store import Store
 from schnorb_t.errors import UserError
+from schnorb_t.files import check_output
 from schnorb_t.interfaces.contraction import ContractionModel
-from schnorb_t.prediction_file import check_output
 from schnorb_t.reference.labels import projected_header
 from schnorb_t.reference.minimal_basis import TARGETS, project_molecule
 from schnorb_t.reference.pyscf import LabelError

@@ -244,7 +244,7 @@ def test_a_signal_ends_a_prediction_and_removes_what_it_made(number, code, input
     from ase.build import molecule
     from ase.io import write
 
-    write(tmp_path / "many.xyz", [molecule("C6H6")] * 20000)
+    write(tmp_path / "many.xyz", [molecule("C6H6")] * 6000)
     child = process(["predict", inputs / "a.ckpt", tmp_path / "many.xyz", "-o", tmp_path / "out.h5"])
     deadline = time.monotonic() + 60
     while not left_behind(tmp_path) and time.monotonic() < deadline:
