@@ -24,11 +24,22 @@ NEEDS = {
     "convert": "pyscf",
     "fit-contraction": "pyscf",
     "sample": "rdkit",
+    "geometries": "rdkit",
 }
 #: read something and write nothing by default, or have options of another kind
 NO_OUTPUT = ("check", "splits", "evaluate", "info", "fit")
 #: go on with an output that exists instead of refusing it, or replace it as they always did
-CONTINUE = ("label", "label-xtb", "project", "convert", "qm9", "sample", "write-orca", "fit-contraction")
+CONTINUE = (
+    "geometries",
+    "label",
+    "label-xtb",
+    "project",
+    "convert",
+    "qm9",
+    "sample",
+    "write-orca",
+    "fit-contraction",
+)
 WITH_OUTPUT = [name for name in COMMANDS if name not in NO_OUTPUT]
 WITH_INPUT = [name for name in COMMANDS if name not in ("info", "sample")]
 
@@ -40,6 +51,7 @@ def make_inputs(folder: Path) -> None:
         write_checkpoint(folder / f"{'ab'[seed]}.ckpt", fitted_model(store, seed), store)
     store.close()
     write(folder / "water.xyz", molecule("H2O"), format="extxyz")
+    (folder / "list.smi").write_text("CCCO propanol\n")
     archive(folder / "qm9.tar.bz2", {"dsgdb9nsd_000001.xyz": METHANE, "dsgdb9nsd_000004.xyz": ACETYLENE})
     for k, name in enumerate(("one.h5", "two.h5")):
         with StoreWriter(folder / name, HEADER) as writer:
@@ -60,6 +72,7 @@ def first_input(name: str, folder: Path) -> list[Path]:
     return {
         "predict": [folder / "a.ckpt", folder / "water.xyz"],
         "evaluate": [folder / "a.ckpt", folder / "toy.h5"],
+        "geometries": [folder / "list.smi"],
         "label": [folder / "water.xyz"],
         "label-xtb": [folder / "water.xyz"],
         "import-orca": [folder / "water.json"],
@@ -88,6 +101,8 @@ def arguments(name: str, folder: Path, output: Path) -> list[str]:
     options: list[object] = [] if name in NO_OUTPUT else ["-o", output]
     if name == "label":
         options += ["--target", "STO-3G", "--workers", 1]
+    if name == "geometries":
+        options += ["--workers", 1, "--duration", 2]
     if name == "check":
         options += ["--png", output]
     if name == "sample":

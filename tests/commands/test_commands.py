@@ -315,6 +315,7 @@ DOORS = {
     "ensemble": "schnorb_t.ensemble",
     "check": "schnorb_t.data.check",
     "splits": "schnorb_t.data.splits",
+    "geometries": "data_prep/geometries.py",
     "label": "data_prep/label_pyscf.py",
     "convert": "data_prep/convert_labels.py",
     "import-orca": "data_prep/import_orca.py",
