@@ -43,7 +43,8 @@ def write_error(path: str | Path, error: BaseException, remedy: str = "") -> Use
 def temporary_name(path: str | Path) -> Path:
     """Where this process writes a file before it takes its name: in the same folder, hidden, with the same ending."""
     path = Path(path)
-    return path.with_name(f".tmp{os.getpid()}-{path.stem[:100]}{path.suffix}")
+    # the second dot: torch refuses a name that has nothing before its last one
+    return path.with_name(f".tmp.{os.getpid()}-{path.stem[:100]}{path.suffix}")
 
 
 @contextmanager
