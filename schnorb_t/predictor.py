@@ -22,7 +22,7 @@ from schnorb_t.nn.model import MatrixModel
 from schnorb_t.nn.overlap import overlap_power
 from schnorb_t.physics.eigen import solve_checked
 from schnorb_t.prediction import Prediction
-from schnorb_t.structures import check_structures, describe, name_of
+from schnorb_t.structures import Structure, as_structure, check_structures, describe
 from schnorb_t.training.checkpoint import ModelCard, find_model, load_model
 
 
@@ -71,18 +71,21 @@ class Predictor:
         return self.model.basis
 
     @overload
-    def predict(self, structures: Atoms, batch_size: int | None = None, progress: bool = False) -> Prediction: ...
+    def predict(
+        self, structures: Atoms | Structure, batch_size: int | None = None, progress: bool = False
+    ) -> Prediction: ...
 
     @overload
     def predict(
-        self, structures: Sequence[Atoms], batch_size: int | None = None, progress: bool = False
+        self, structures: Sequence[Atoms | Structure], batch_size: int | None = None, progress: bool = False
     ) -> list[Prediction]: ...
 
     def predict(self, structures, batch_size=None, progress=False):
         """Predict one molecule or a list of molecules.
 
         Args:
-            structures: ASE ``Atoms`` (positions in Å) or a sequence of them, of any size and composition.
+            structures: ASE ``Atoms`` (positions in Å), a ``Structure``, or a sequence of them, of any size and
+                composition.
             batch_size: molecules at once; by default as many small or few large ones as go well together.
             progress: show a progress bar.
 
@@ -92,7 +95,7 @@ class Predictor:
         Raises:
             UserError: a structure that the model cannot treat (``schnorb_t.structures``), before any work.
         """
-        if isinstance(structures, Atoms):
+        if isinstance(structures, Atoms | Structure):
             return self.predict([structures], batch_size)[0]
         structures = list(structures)
         out: list[Prediction | None] = [None] * len(structures)
@@ -104,7 +107,10 @@ class Predictor:
         return out
 
     def predict_batches(
-        self, structures: Sequence[Atoms], batch_size: int | None = None, indices: Sequence[int] | None = None
+        self,
+        structures: Sequence[Atoms | Structure],
+        batch_size: int | None = None,
+        indices: Sequence[int] | None = None,
     ) -> Iterator[list[tuple[int, Prediction]]]:
         """Predict many molecules, batch after batch, holding the matrices of one batch only.
 
@@ -120,6 +126,7 @@ class Predictor:
             UserError: as ``predict``.
         """
         indices = range(len(structures)) if indices is None else indices
+        structures = [as_structure(x) for x in structures]
         check_structures(structures, self.basis.elements)
         sizes = [len(atoms) for atoms in structures]
         for places in batches_by_size(sizes, batch_size, self.device.type) if sizes else []:
@@ -141,7 +148,7 @@ class Predictor:
         yield from self._predict(structures, indices, places[half:])
 
     @torch.no_grad()
-    def _predict_batch(self, structures: list[Atoms], indices: list[int]) -> list[tuple[int, Prediction]]:
+    def _predict_batch(self, structures: list[Structure], indices: list[int]) -> list[tuple[int, Prediction]]:
         batch = structures_to_batch(
             [a.numbers for a in structures], [a.positions for a in structures], self.basis, self.model.cutoff
         )
@@ -163,7 +170,7 @@ class Predictor:
             h, s, e, c = (x[k][(slice(m),) * (x.ndim - 1)].copy() for x in arrays)
             z = atoms.numbers.astype(np.int64)
             d = None if spread is None else spread[k, :m].copy()
-            result.append((index, Prediction(z, atoms.positions.copy(), self.basis, h, s, e, c, name_of(atoms), d)))
+            result.append((index, Prediction(z, atoms.positions.copy(), self.basis, h, s, e, c, atoms.name, d)))
         return result
 
     def _standard_deviations(self, out: dict[str, torch.Tensor], coefficients: torch.Tensor, mask: torch.Tensor):

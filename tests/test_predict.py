@@ -135,7 +135,7 @@ def test_molecules_far_apart_do_not_see_each_other(model):
 
 def test_bad_structures_are_refused_before_any_work(model, monkeypatch):
     monkeypatch.setattr(model.model, "forward", lambda batch: pytest.fail("work before the check"))
-    with pytest.raises(UserError, match="structure 1: has an odd number"):
+    with pytest.raises(UserError, match="structure 1: open shell: 9 electrons, an odd number"):
         model.predict([molecule("H2O"), molecule("CH3")])
     with pytest.raises(UserError, match="Si"):
         model.predict(molecule("SiH4"))
@@ -233,7 +233,7 @@ def test_skip_bad_goes_on_and_lists_what_it_skipped(checkpoint, tmp_path, capsys
     assert not list(tmp_path.glob("*.h5")) and not list(tmp_path.glob(".*"))
     main([str(checkpoint), str(path), "-o", str(out), "--skip-bad"])
     printed = capsys.readouterr().out
-    assert "skipped structure 4: has an odd number" in printed and "3 structures, 3 skipped" in printed
+    assert "skipped structure 4: open shell: 9 electrons" in printed and "3 structures, 3 skipped" in printed
     with h5py.File(out) as file:
         assert sorted(file) == ["000000", "000001", "000003"]
         assert [x.split(":")[0] for x in json.loads(file.attrs["skipped"])] == [

@@ -44,7 +44,7 @@ def import_orca(
 
     Returns:
         ``output``, ``written``, ``molecules`` (name, version, residuals, source of H), ``notes`` on residuals,
-        ``refused`` (reasons) and ``mixed`` (whether levels or bases differ).
+        ``refused`` (reasons), ``mixed`` (whether levels or bases differ) and ``foreign`` (files of other programs).
 
     Raises:
         UserError: nothing to read, or the output exists or cannot be written.
@@ -54,7 +54,8 @@ def import_orca(
 
     from schnorb_t.reference import orca
 
-    jobs = orca.find_jobs(paths)
+    foreign: list[str] = []
+    jobs = orca.find_jobs(paths, on_foreign=lambda path: foreign.append(str(path)))
     columns = (
         TextColumn("reading"),
         BarColumn(),
@@ -92,6 +93,7 @@ def import_orca(
         "notes": {x.name: x.note for r in good for x in r.molecule.residuals if x.note},
         "refused": [r.reason for r in bad],
         "mixed": any(r.mixed for r in bad),
+        "foreign": foreign,
     }
 
 
@@ -142,6 +144,8 @@ def show(result: dict[str, Any]) -> None:
         console.print(table_of(molecules, result["residual_names"]))
     for name, note in result["notes"].items():
         console.print(f"{name}: {escape(note)}", highlight=False)
+    for path in result["foreign"]:
+        console.print(f"left out: {escape(path)}: no file of ORCA", highlight=False)
     listed = "".join(f"\n  {reason}" for reason in refused)
     if result["mixed"]:
         raise UserError(f"{output} was not written: different bases or levels of theory cannot share a file{listed}")

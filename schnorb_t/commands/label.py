@@ -12,7 +12,7 @@ from schnorb_t.errors import UserError
 if TYPE_CHECKING:
     from schnorb_t.data.store import StoreWriter
     from schnorb_t.reference.labels import LabelJob
-    from schnorb_t.reference.structures import Structure
+    from schnorb_t.structures import Structure
 
 #: Failures listed at the end of a run; the file holds all.
 LISTED = 50
@@ -22,26 +22,13 @@ def inspect(structures: Sequence[Structure], skip_bad: bool) -> tuple[dict[str, 
     """Name -> reason of every structure that cannot be labelled, found before any calculation, and lines to print.
 
     Raises:
-        UserError: a structure is broken and ``skip_bad`` is not given. Open shells are no fault of the input: they are
-            announced and recorded as failed.
+        UserError: a structure is broken and ``skip_bad`` is not given, or none is left. Open shells are no fault of the
+            input: they are announced and recorded as failed.
     """
-    from schnorb_t.reference.structures import fault_of, open_shell
+    from schnorb_t.structures import sort_out
 
-    faults, shells = {}, {}
-    for index, structure in enumerate(structures):
-        if fault := fault_of(structure):
-            faults[structure.name] = f"structure {index} ({structure.name}): {fault}"
-        elif reason := open_shell(structure):
-            shells[structure.name] = reason
-    if faults and not skip_bad:
-        shown = "\n  ".join(list(faults.values())[:10])
-        more = f"\n  and {len(faults) - 10} more" if len(faults) > 10 else ""
-        raise UserError(
-            f"{len(faults)} of {len(structures)} structures cannot be labelled:\n  {shown}{more}\n"
-            "mend them, or leave them out with --skip-bad"
-        )
-    lines = [*faults.values(), *(f"{name}: {reason}" for name, reason in list(shells.items())[:LISTED])]
-    return {name: f"bad input: {text}" for name, text in faults.items()} | shells, lines
+    refused = sort_out(structures, skip_bad)
+    return refused, [f"{name}: {reason}" for name, reason in list(refused.items())[:LISTED]]
 
 
 def label(
@@ -127,8 +114,9 @@ def label_files(
 
         schnorb_t label molecules.xyz -o labels.h5 --target wqao --workers 8
 
-    STRUCTURES is any file ASE reads (extended xyz with ``name``, ``group``, ``split`` in its comment lines keeps
-    them), QM9's archive or its geometry table. Killed at any moment, the same command continues where it stopped.
+    STRUCTURES is any file with molecules (extended xyz with ``name``, ``group``, ``split`` in its comment lines keeps
+    them), QM9's archive, the folder it was unpacked to, or its geometry table. Killed at any
+    moment, the same command continues where it stopped.
     Molecules that get no label (not converged, linearly dependent, open shell) stand in the file with the reason and
     are listed at the end.
 
@@ -165,7 +153,7 @@ def label_files(
     from schnorb_t.interfaces.pyscf import ModelGuess
     from schnorb_t.reference.labels import TARGETS, LabelJob, header_of
     from schnorb_t.reference.pyscf import Level, check_level, versions
-    from schnorb_t.reference.structures import fault_of, read_structures
+    from schnorb_t.structures import read_for_labels
 
     if workers is not None and workers < 1:
         raise UserError(f"--workers {workers}: at least one process is needed")
@@ -176,13 +164,11 @@ def label_files(
     level = Level(functional, basis or Level.basis, not no_density_fitting, grid_level, conv_tol)
     if memory < 0:
         raise UserError(f"--memory {memory:g}: megabytes cannot be negative")
-    read = read_structures(structures)
+    read = read_for_labels(structures)
     refused, lines = inspect(read, skip_bad)
     for line in lines:
         Console(stderr=True).print(f"skipped: {line}", markup=False, highlight=False)
-    elements = sorted({int(z) for s in read if not fault_of(s) for z in s.atomic_numbers})
-    if not elements:
-        raise UserError(f"{', '.join(map(str, structures))}: no structure is left to label")
+    elements = sorted({int(z) for s in read if s.name not in refused for z in s.atomic_numbers})
     check_level(level, elements)
     model = ModelGuess(guess) if guess else None
     if model:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from schnorb_t.errors import UserError
-
 
 def label_xtb(structures: list[Path], *, output: Path, source: str = "") -> dict[str, Any]:
     """Label structures by GFN2-xTB (tblite) -> one store, for pre-training: some milliseconds per molecule.
@@ -14,8 +12,9 @@ def label_xtb(structures: list[Path], *, output: Path, source: str = "") -> dict
         schnorb_t label-xtb more.xyz -o xtb.h5
         schnorb_t fit --config configs/qm9_xtb.yaml --data.path xtb.h5
 
-    STRUCTURES is any file ASE reads (extended xyz with ``name``, ``group``, ``split`` in its comment lines keeps
-    them), QM9's archive or its geometry table. Killed at any moment, the same command continues where it stopped.
+    STRUCTURES is any file with molecules (extended xyz with ``name``, ``group``, ``split`` in its comment lines keeps
+    them), QM9's archive, the folder it was unpacked to, or its geometry table. Killed at any
+    moment, the same command continues where it stopped.
 
     Args:
         structures: files with structures
@@ -33,14 +32,12 @@ def label_xtb(structures: list[Path], *, output: Path, source: str = "") -> dict
 
     from schnorb_t.data.store import StoreWriter
     from schnorb_t.reference.pool import guarded
-    from schnorb_t.reference.structures import fault_of, read_structures
     from schnorb_t.reference.xtb import XtbJob, xtb_header
+    from schnorb_t.structures import read_for_labels, sort_out
 
-    read = read_structures(structures)
-    for index, structure in enumerate(read):
-        if fault := fault_of(structure):
-            raise UserError(f"structure {index} ({structure.name}) cannot be labelled: {fault}")
-    header = xtb_header({int(z) for s in read for z in s.atomic_numbers}, source)
+    read = read_for_labels(structures)
+    refused = sort_out(read, skippable=False)
+    header = xtb_header({int(z) for s in read if s.name not in refused for z in s.atomic_numbers}, source)
     job, done = XtbJob(), 0
     with StoreWriter(output, header) as writer:
         known = writer.known_names

@@ -12,7 +12,7 @@ from rich.progress import track
 from schnorb_t.basis import Basis
 from schnorb_t.data.store import Header, Store, StoreWriter
 from schnorb_t.errors import UserError
-from schnorb_t.reference.structures import graph_key
+from schnorb_t.structures import graph_key
 
 #: what a level says of the choice of molecules rather than of the calculation
 NOT_LEVEL = "structures"

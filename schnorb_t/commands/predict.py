@@ -39,7 +39,7 @@ def predict(
 
     Args:
         model: checkpoint of ``schnorb_t fit``, or the name of a model that comes with the package
-        structures: any file that ASE reads, with one structure or thousands
+        structures: file with molecules (xyz, sdf, ...; any that ASE reads), one or thousands
         output: HDF5 file to write
         skip_bad: leave out structures that cannot be worked on
         batch_size: molecules at once (default: by their size)

@@ -55,12 +55,13 @@ def qm9(
 
         schnorb_t qm9 dsgdb9nsd.xyz.tar.bz2 -o qm9.xyz --uncharacterized uncharacterized.txt
 
-    Also takes the compressed geometry table (``.npz.xz``). Properties keep the published units: rotational constants A,
+    Also takes the folder that it was unpacked to, or the compressed geometry table (``.npz.xz``). Properties
+    keep the published units: rotational constants A,
     B, C in GHz, mu in Debye, alpha in Bohr^3, homo, lumo, gap, zpve, U0, U, H, G in Eh, r2 in Bohr^2, Cv in
     cal/(mol K). Label the result with ``schnorb_t label``.
 
     Args:
-        archive: dsgdb9nsd.xyz.tar.bz2 or the geometry table
+        archive: dsgdb9nsd.xyz.tar.bz2, a folder of its members, or the geometry table
         output: extended xyz file to write
         uncharacterized: list of molecules to leave out
         skip_bad: leave malformed members out and go on

@@ -47,14 +47,14 @@ def write_orca(
     """
     from schnorb_t.files import write_text
     from schnorb_t.reference.orca_input import RUN, configuration, file_names, input_text
-    from schnorb_t.reference.structures import fault_of, open_shell, read_structures
+    from schnorb_t.structures import fault_of, read_for_labels
 
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: is a file; name a folder")
     if re.search(r"[\n%*]", " ".join((method, basis, keywords))):
         raise UserError("--method, --basis and --keywords take simple keywords, no % blocks and no line breaks")
-    read = read_structures(structures)
-    faults = {s.name: fault for s in read if (fault := fault_of(s) or open_shell(s))}
+    read = read_for_labels(structures)
+    faults = {s.name: fault for s in read if (fault := fault_of(s))}
     listed = "".join(f"\n  {name}: {fault}" for name, fault in faults.items())
     good = [s for s in read if s.name not in faults]
     if not good or (faults and not skip_bad):

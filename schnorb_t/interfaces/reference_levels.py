@@ -15,7 +15,7 @@ from ase import Atoms
 from schnorb_t.data.duplicates import N_INVARIANTS, TOLERANCE, composition_code, geometry_invariants, same_geometry
 from schnorb_t.data.store import Store
 from schnorb_t.errors import UserError
-from schnorb_t.structures import describe, name_of
+from schnorb_t.structures import Structure, as_structure, describe, name_of
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class ReferenceStore:
         packed = self.store.packed(row)
         return packed.atomic_numbers.astype(np.int64), packed.positions
 
-    def _find_structure(self, atoms: Atoms) -> int | None:
+    def _find_structure(self, atoms: Atoms | Structure) -> int | None:
         code = composition_code(atoms.numbers)
         if code not in self._invariants:
             store = self.store
@@ -83,7 +83,7 @@ class ReferenceStore:
                 return int(row)
         return None
 
-    def find(self, index: int, atoms: Atoms, file: str | Path | None = None) -> int:
+    def find(self, index: int, atoms: Atoms | Structure, file: str | Path | None = None) -> int:
         """Row of the store that holds this molecule: the one of its name, else one of the same structure.
 
         Rotation, reflection, translation and the order of the atoms do not matter to levels.
@@ -111,7 +111,7 @@ class ReferenceStore:
         if not np.array_equal(np.sort(z), np.sort(atoms.numbers)):
             theirs = Atoms(z).get_chemical_formula(mode="hill")
             raise UserError(
-                f"{who}: is {atoms.get_chemical_formula(mode='hill')}, and the molecule of this name in {path} is "
+                f"{who}: is {as_structure(atoms).formula}, and the molecule of this name in {path} is "
                 f"{theirs}; {remedy}"
             )
         if not same_geometry((atoms.numbers, atoms.positions), (z, positions)):
@@ -140,7 +140,7 @@ class ReferenceStore:
 
 
 def references(
-    path: str | Path | None, structures: Mapping[int, Atoms], file: str | Path | None = None
+    path: str | Path | None, structures: Mapping[int, Atoms | Structure], file: str | Path | None = None
 ) -> Callable[[int, int], ReferenceLevels | None]:
     """Find all structures in a store before any of them is needed.
 

@@ -23,7 +23,7 @@ from schnorb_t.reference.pyscf import (
     target_basis,
     versions,
 )
-from schnorb_t.reference.structures import Structure, open_shell
+from schnorb_t.structures import Structure, open_shell
 
 #: What a file's matrices may stand in: the large basis itself or one of the projected minimal bases.
 TARGETS = ("full", *minimal_basis.TARGETS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +19,7 @@ from ..basis import Basis, GaussianShell
 from ..data.records import MoleculeRecord
 from ..data.store import Header, StoreWriter, journal_path
 from ..errors import UserError
+from ..structures import Structure, fault_of, graph_key
 from .orca_calculation import OrcaCalculation, refuse
 from .orca_checks import CheckedMolecule, check
 from .orca_json import read_json
@@ -32,9 +34,10 @@ from .orca_output import (
     read_output,
 )
 from .orca_text import read_text
-from .structures import graph_key
 
 OUTPUT_SUFFIXES = (".out", ".log")
+#: What schedulers call their logs: ``slurm-123456.out``, ``job.123.log``.
+_SCHEDULER = re.compile(r"(slurm|job|pbs|sge|lsf|condor)?[-_.]?\d+([-_.]\d+)*", re.IGNORECASE)
 #: Group of the HDF5 file that holds every residual of every molecule.
 CHECKS_GROUP = "orca_checks"
 
@@ -54,25 +57,40 @@ class Job:
     output: Path | None = None
 
 
-def find_jobs(paths: Sequence[str | Path]) -> list[Job]:
+def find_jobs(paths: Sequence[str | Path], on_foreign: Callable[[Path], None] = lambda path: None) -> list[Job]:
     """Files as given, folders searched for ``*.json``, ``*.out`` and ``*.log``; ``x.json`` and ``x.out`` are one job.
 
-    ORCA 6's ``*.property.json`` hold no matrices and are passed over in folders.
+    ORCA 6's ``*.property.json`` hold no matrices and are passed over in folders, and so are files of other programs
+    (a scheduler's ``slurm-*.out``, settings in JSON).
+
+    Args:
+        paths: files and folders.
+        on_foreign: called with each file of another program.
 
     Raises:
         UserError: a path that is not there, nothing found, or two files of one name.
     """
     files: dict[Path, None] = {}
+    foreign: list[Path] = []
     for given in map(Path, paths):
         if given.is_dir():
             found = [p for p in sorted(given.rglob("*")) if p.suffix in (".json", *OUTPUT_SUFFIXES) and p.is_file()]
-            files.update((p, None) for p in found if not p.name.endswith((".property.json", "_property.json")))
+            for p in found:
+                if p.name.endswith((".property.json", "_property.json")):
+                    continue
+                if _of_orca(p):
+                    files[p] = None
+                else:
+                    foreign.append(p)
         elif given.is_file():
             files[given] = None
         else:
             raise UserError(f"{given}: no such file or folder")
     if not files:
-        raise UserError(f"no *.json, *.out or *.log file in {', '.join(map(str, paths))}")
+        others = f" (of other programs: {', '.join(p.name for p in foreign[:5])})" if foreign else ""
+        raise UserError(f"no *.json, *.out or *.log file of ORCA in {', '.join(map(str, paths))}{others}")
+    for p in foreign:
+        on_foreign(p)
     beside = {p: _output_beside(p) for p in files if p.suffix == ".json"}
     taken = {output for output in beside.values() if output is not None}
     chosen = [p for p in files if p not in taken]
@@ -87,6 +105,28 @@ def find_jobs(paths: Sequence[str | Path]) -> list[Job]:
         which = ", ".join(str(job.path) for job in jobs if job.name == twice[0])
         raise UserError(f"{which}: two files for the molecule {twice[0]!r}; keep one")
     return jobs
+
+
+def _of_orca(path: Path) -> bool:
+    """Whether a file found in a folder is ORCA's: by its own sign, or by an input or orbitals of its name beside it."""
+    if any(path.with_suffix(s).is_file() for s in (".inp", ".gbw")):
+        return True  # also where it is empty or damaged: then it is refused by name
+    if path.stat().st_size == 0:
+        return _SCHEDULER.fullmatch(path.stem) is None
+    is_json = path.suffix == ".json"
+    signs = (b'"Molecule"', b'"ORCA Header"') if is_json else (b"* O   R   C   A *", b"Program Version")
+    try:
+        with open(path, "rb") as file:
+            tail = b""
+            while block := file.read(1 << 20):
+                if any(sign in tail + block for sign in signs):
+                    return True
+                if not is_json:
+                    return False  # a banner stands at the beginning
+                tail = block[-32:]
+    except OSError:
+        return True
+    return False
 
 
 def _output_beside(path: Path) -> Path | None:
@@ -326,6 +366,10 @@ def _spool(output: Path):
 def _try(job: Job, collection: Collection, level: str | None, ignore_fock: bool) -> Report:
     try:
         molecule = load(job, ignore_fock)
+        c = molecule.calculation
+        structure = Structure(c.atomic_numbers, molecule.positions, charge=c.charge, charge_from="Total Charge")
+        if fault := fault_of(structure):
+            raise UserError(f"{c.path}: {fault}")
     except UserError as error:
         return Report(job, reason=str(error))
     try:

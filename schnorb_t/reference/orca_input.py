@@ -13,7 +13,7 @@ from collections import Counter
 from ase.data import chemical_symbols
 
 from schnorb_t.errors import UserError
-from schnorb_t.reference.structures import Structure
+from schnorb_t.structures import Structure
 
 RUN = """#!/bin/sh
 # Runs every input here (or those named: sh run.sh NAME ...) that has no NAME.json yet.

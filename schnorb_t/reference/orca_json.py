@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..basis import L_LETTERS, GaussianShell
+from ..structures.rules import ONLY_CLOSED_SHELLS
 from .orca_calculation import ATOMIC_NUMBER, ORCA_BOHR, OrcaCalculation, refuse, shells_from_labels
 
 _EXPORT_AGAIN = "export again with the .json.conf that schnorb_t write-orca writes"
@@ -126,7 +127,7 @@ def parse_json(path: str | Path, data) -> OrcaCalculation:
 
     kind, multiplicity = molecule.get("HFTyp", str), molecule.whole("Multiplicity")
     if kind not in _CLOSED_SHELL or multiplicity != 1:
-        refuse(path, f"open shell or not a single determinant: {kind}, multiplicity {multiplicity}; only RHF and RKS")
+        refuse(path, f"open shell: {kind}, multiplicity {multiplicity}, {ONLY_CLOSED_SHELLS}; import RHF and RKS")
 
     numbers, positions, functions, shells = _atoms(path, molecule)
     orbitals = molecule.node("MolecularOrbitals")

@@ -12,7 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ..structures.rules import ONLY_CLOSED_SHELLS
 from .orca_calculation import ATOMIC_NUMBER, ORCA_BOHR, refuse
+
+#: Programs' lengths of the Bohr lie within this, Å (0.529167 in ORCA 2.6, 0.529177 since CODATA 1986).
+_BOHR_SPREAD = 1.5e-5
 
 _RUN_AGAIN = "run it again"
 FLOAT = r"-?\d+\.\d+"
@@ -125,7 +129,7 @@ def parse_output(path: str, text: str) -> OrcaOutput:
 
     kind, multiplicity = setting("HFTyp", r"\w+"), setting("Mult", r"\d+")
     if kind not in ("RHF", "RKS") or multiplicity != "1":
-        refuse(path, f"open shell: {kind}, multiplicity {multiplicity}; only RHF and RKS are imported")
+        refuse(path, f"open shell: {kind}, multiplicity {multiplicity}, {ONLY_CLOSED_SHELLS}; import RHF and RKS")
     charge, n_electrons, n_orbitals = (
         int(setting(n, p)) for n, p in (("Charge", r"-?\d{1,4}"), ("NEL", r"\d{1,6}"), ("Dim", r"\d{1,6}"))
     )
@@ -160,16 +164,29 @@ def geometry(output: OrcaOutput) -> tuple[list[int], np.ndarray]:
             output.path,
             f"{output.n_electrons} electrons, but the atoms and the charge have {sum(numbers)} - {output.charge}",
         )
+    angstrom: list[list[float]] = []
     for k, z in enumerate(numbers):
         words = output.line(check + 2 + k).split()
         plain = len(words) == 4 and all(re.fullmatch(FLOAT, w) for w in words[1:])
-        if (
-            not plain
-            or ATOMIC_NUMBER.get(words[0].capitalize()) != z
-            or np.abs(np.array(words[1:], dtype=float) / ORCA_BOHR - out[k]).max() > 1e-4
-        ):
+        if not plain or ATOMIC_NUMBER.get(words[0].capitalize()) != z:
             refuse(output.path, f"the two lists of coordinates (Å and Bohr) differ at atom {k}")
+        angstrom.append([float(w) for w in words[1:]])
+    bohr = _bohr_of(np.array(angstrom), out)
+    off = np.abs(np.array(angstrom) / bohr - out).max(axis=1)
+    if off.max() > 1e-4:
+        refuse(output.path, f"the two lists of coordinates (Å and Bohr) differ at atom {int(off.argmax())}")
     return numbers, out
+
+
+def _bohr_of(angstrom: np.ndarray, bohr: np.ndarray) -> float:
+    """Å per Bohr of the program that printed these positions [n, 3] twice.
+
+    It is the ratio of both lists (least squares), where that is a length of the Bohr that programs have used (ORCA 2.6:
+    0.529167), else ORCA's later one, from which damaged lists then differ.
+    """
+    size = float((bohr**2).sum())
+    ratio = float((angstrom * bohr).sum()) / size if size > 1.0 else ORCA_BOHR
+    return ratio if abs(ratio - ORCA_BOHR) < _BOHR_SPREAD else ORCA_BOHR
 
 
 def printed_energies(output: OrcaOutput) -> tuple[np.ndarray, np.ndarray]:

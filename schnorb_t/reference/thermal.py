@@ -6,17 +6,16 @@ import hashlib
 
 import numpy as np
 import scipy.linalg
-from ase.data import atomic_masses, covalent_radii
+from ase.data import atomic_masses
 
 from schnorb_t.errors import UserError
+from schnorb_t.structures.geometry import bonds
 from schnorb_t.units import BOHR, KELVIN
 
 #: Electron masses per atomic mass unit (CODATA 2018).
 _AMU = 1822.888486209
 #: Eh per cm^-1 (CODATA 2018: 219474.6313632 cm^-1 per Eh).
 _WAVENUMBER = 1.0 / 219474.6313632
-#: Two atoms count as bonded below this multiple of the sum of their covalent radii.
-BOND_FACTOR = 1.25
 
 
 def xtb_hessian(atomic_numbers: np.ndarray, positions: np.ndarray, step: float = 0.005) -> np.ndarray:
@@ -59,14 +58,6 @@ def internal_space(masses: np.ndarray, positions: np.ndarray) -> np.ndarray:
     u, singular, _ = np.linalg.svd(np.stack([m.ravel() for m in motions], axis=1), full_matrices=True)
     rank = int((singular > 1e-6 * singular[0]).sum())  # 5 for linear molecules
     return u[:, rank:]
-
-
-def bonds(atomic_numbers: np.ndarray, positions: np.ndarray) -> frozenset[tuple[int, int]]:
-    """Pairs of atoms nearer than ``BOND_FACTOR`` times the sum of their covalent radii; positions in Å."""
-    radius = covalent_radii[np.asarray(atomic_numbers)]
-    distance = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-    i, j = np.nonzero(np.triu(distance < BOND_FACTOR * (radius[:, None] + radius[None]), 1))
-    return frozenset(zip(i.tolist(), j.tolist(), strict=True))
 
 
 def seed_of(name: str) -> int:

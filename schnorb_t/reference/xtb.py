@@ -19,7 +19,7 @@ from schnorb_t.data.header import Header
 from schnorb_t.data.records import MoleculeRecord
 from schnorb_t.errors import UserError
 from schnorb_t.reference.pyscf import FREE_ATOM_BASIS, LabelError, basis_from_pyscf
-from schnorb_t.reference.structures import Structure, open_shell
+from schnorb_t.structures import Structure, open_shell
 from schnorb_t.units import BOHR
 
 METHOD = "GFN2-xTB"

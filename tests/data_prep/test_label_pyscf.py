@@ -71,7 +71,8 @@ def test_what_an_undisturbed_run_writes(water):
     structures, whole, done = water
     with Store(whole) as store:
         assert len(store) == 24 and store.target == "wqao" and store.basis.projected
-        assert store.failures == [("water:5", "open shell: 9 electrons", 5)]
+        assert [(n, k) for n, _, k in store.failures] == [("water:5", 5)]
+        assert store.failures[0][1].startswith("open shell: 9 electrons, an odd number")
         assert store.level["functional"] == "B3LYP" and store.level["basis"] == "6-31G"
         assert len(set(store.groups)) == 1  # geometries of one molecule
         record = store[3]
@@ -159,8 +160,8 @@ def test_the_target_may_be_an_atomic_orbital_basis(tmp_path):
 
 
 BAD = {
-    "position of atom 1 is NaN": Atoms("H2", [[0, 0, 0], [0, 0, np.nan]]),
-    "atoms 0 and 1 overlap": Atoms("H2", [[0, 0, 0], [0, 0, 0.05]]),
+    "position of atom 1 (H) is NaN": Atoms("H2", [[0, 0, 0], [0, 0, np.nan]]),
+    "atoms 0 (H) and 1 (H) overlap": Atoms("H2", [[0, 0, 0], [0, 0, 0.05]]),
     "is no element": Atoms("XH", [[0, 0, 0], [0, 0, 1.0]]),
 }
 

@@ -7,7 +7,7 @@ import pytest
 
 from schnorb_t.basis import Basis
 from schnorb_t.data.store import Header, Store, StoreWriter
-from schnorb_t.reference.structures import graph_key
+from schnorb_t.structures import graph_key
 from tests.data.store_examples import BASIS, HEADER, example
 from tests.data_prep.commands import run
 

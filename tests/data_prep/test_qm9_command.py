@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from ase.io import read
 
-from schnorb_t.reference.structures import read_structures
+from schnorb_t.structures import read_for_labels
 from tests.data_prep.commands import run
 from tests.reference.test_qm9 import ACETYLENE, METHANE, archive, damaged
 
@@ -23,7 +23,7 @@ def test_index_smiles_and_properties_come_through(qm9, tmp_path):
     assert methane.info["homo"] == -0.3877 and methane.info["Cv"] == 6.469 and methane.info["U0"] == -40.47893
     assert methane.info["smiles"] == "C" and acetylene.info["smiles"] == "C\\C=C/C"
     assert np.abs(acetylene.arrays["mulliken_charges"] - [-0.207019, -0.207019, 0.207019, 0.207019]).max() < 1e-8
-    assert [s.name for s in read_structures([tmp_path / "out.xyz"])] == ["qm9:1", "qm9:4"]
+    assert [s.name for s in read_for_labels([tmp_path / "out.xyz"])] == ["qm9:1", "qm9:4"]
 
 
 def test_uncharacterised_molecules_are_left_out(qm9, tmp_path):

@@ -10,7 +10,7 @@ import schnorb_t
 from schnorb_t.data.store import Store
 from schnorb_t.reference.labels import LabelJob
 from schnorb_t.reference.pyscf import Level
-from schnorb_t.reference.structures import Structure, graph_key, read_structures
+from schnorb_t.structures import Structure, graph_key, read_for_labels
 from tests.data_prep.commands import run
 
 SAMPLE = Path(schnorb_t.__file__).parent / "data" / "sample" / "sample.h5"
@@ -106,7 +106,7 @@ def test_the_script_lists_the_molecules_of_the_file(sample, tmp_path):
     pytest.importorskip("tblite")
     done = run("sample.py", "-o", tmp_path / "s.xyz", "--displaced", 0)
     assert done.returncode == 0, done.stderr
-    structures = read_structures([tmp_path / "s.xyz"])
+    structures = read_for_labels([tmp_path / "s.xyz"])
     assert {(s.name, s.group, s.split) for s in structures} == {
         (n, g, s)
         for n, g, s in zip(sample.names.tolist(), sample.groups.tolist(), sample.splits.tolist(), strict=True)

@@ -6,7 +6,7 @@ from ase.io import write
 from scipy.spatial.transform import Rotation
 
 from schnorb_t.errors import UserError
-from schnorb_t.reference.structures import fault_of, from_atoms, graph_key, open_shell, read_structures
+from schnorb_t.structures import fault_of, from_atoms, graph_key, open_shell, read_for_labels
 
 
 def test_graph_key_is_blind_to_order_and_conformer():
@@ -30,7 +30,7 @@ def test_extended_xyz_keeps_names_and_groups(tmp_path):
     atoms = molecule("H2O")
     atoms.info.update(name="w/0", group="w", split="val")
     write(tmp_path / "a.xyz", [atoms, molecule("CH4")], format="extxyz")
-    first, second = read_structures([tmp_path / "a.xyz"])
+    first, second = read_for_labels([tmp_path / "a.xyz"])
     assert (first.name, first.group, first.split, first.order) == ("w/0", "w", "val", 0)
     assert (second.name, second.order) == ("a:1", 1) and second.group.startswith("CH4:")
 
@@ -40,9 +40,9 @@ def test_files_are_read_in_order_and_names_must_differ(tmp_path):
     write(tmp_path / "a.xyz", molecule("H2"))
     write(tmp_path / "c.xyz", molecule("HF"))
     write(tmp_path / "b" / "a.xyz", molecule("N2"))
-    assert [s.name for s in read_structures([tmp_path / "c.xyz", tmp_path / "a.xyz"])] == ["c:0", "a:0"]
+    assert [s.name for s in read_for_labels([tmp_path / "c.xyz", tmp_path / "a.xyz"])] == ["c:0", "a:0"]
     with pytest.raises(UserError, match="'a:0'"):
-        read_structures([tmp_path / "a.xyz", tmp_path / "b" / "a.xyz"])
+        read_for_labels([tmp_path / "a.xyz", tmp_path / "b" / "a.xyz"])
 
 
 @pytest.mark.parametrize("content", ["", "3\n\nH 0 0 0\n", "no structure at all"])
@@ -50,12 +50,12 @@ def test_unreadable_files_are_named(tmp_path, content):
     path = tmp_path / "bad.xyz"
     path.write_text(content)
     with pytest.raises(UserError, match="bad.xyz"):
-        read_structures([path])
+        read_for_labels([path])
 
 
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match="gone.xyz: no such file"):
-        read_structures([tmp_path / "gone.xyz"])
+        read_for_labels([tmp_path / "gone.xyz"])
 
 
 def structure(atoms):
@@ -65,11 +65,11 @@ def structure(atoms):
 @pytest.mark.parametrize(
     "atoms,fault",
     [
-        (Atoms("H2", [[0, 0, 0], [0, np.nan, 0]]), "atom 1 is NaN"),
-        (Atoms("H2", [[0, 0, 0], [0, 0, 0.1]]), "atoms 0 and 1 overlap: 0.100"),
+        (Atoms("H2", [[0, 0, 0], [0, np.nan, 0]]), "atom 1 (H) is NaN"),
+        (Atoms("H2", [[0, 0, 0], [0, 0, 0.1]]), "atoms 0 (H) and 1 (H) overlap: 0.100"),
         (Atoms(), "no atoms"),
         (Atoms("XH", [[0, 0, 0], [0, 0, 1]]), "no element"),
-        (Atoms("NaH", [[0, 0, 0], [0, 0, 1.9]]), "element Na"),
+        (Atoms("NaH", [[0, 0, 0], [0, 0, 1.9]]), "holds Na"),
         (Atoms("HF", [[0, 0, 0], [0, 0, 0.92]], info={"charge": -1}), "charge -1"),
         (Atoms("HF", [[0, 0, 0], [0, 0, 0.92]]), ""),
     ],

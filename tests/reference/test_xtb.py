@@ -9,8 +9,8 @@ from schnorb_t.basis import Basis
 from schnorb_t.data.store import Store
 from schnorb_t.errors import UserError
 from schnorb_t.reference.pyscf import LabelError
-from schnorb_t.reference.structures import from_atoms
 from schnorb_t.reference.xtb import XtbJob, xtb_basis, xtb_header
+from schnorb_t.structures import from_atoms
 from schnorb_t.units import BOHR
 from tests.data_prep.commands import run
 

@@ -1,0 +1,247 @@
+"""Molecules in the input files of Gaussian, ORCA, Q-Chem and Turbomole (xtb), with their charge and multiplicity."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import NoReturn, TextIO
+
+import numpy as np
+
+from schnorb_t.errors import UserError
+from schnorb_t.units import BOHR
+
+from .electrons import Statement
+from .elements import parse_element
+from .structure import Structure, build, written_symbols
+
+_ORCA_BLOCK = re.compile(r"^[ \t]*\*[ \t]*(xyzfile|xyz|gzmtfile|gzmt|internal|int|pdbfile)\b(.*)$", re.I | re.M)
+_ORCA_COORDS = re.compile(r"^[ \t]*%coords\b(.*?)\bcoords\b(.*?)\bend\b", re.I | re.M | re.S)
+
+
+def kind_of_input(text: str) -> str:
+    """``"orca"``, ``"qchem"``, ``"turbomole"`` or ``""``, by the block that holds the molecule."""
+    if _ORCA_BLOCK.search(text) or re.search(r"^[ \t]*%coords\b", text, re.I | re.M):
+        return "orca"
+    if re.search(r"^[ \t]*\$molecule\b", text, re.I | re.M):
+        return "qchem"
+    return "turbomole" if re.search(r"^[ \t]*\$coord\b", text, re.I | re.M) else ""
+
+
+def _refuse(path: str, index: int, what: str) -> NoReturn:
+    raise UserError(f"{path}: structure {index} cannot be read: {what}")
+
+
+def _said(charge: str | int, multiplicity: str | int, key: str) -> list[Statement]:
+    return [
+        Statement("charge", f"{key}: charge", charge),
+        Statement("multiplicity", f"{key}: multiplicity", multiplicity),
+    ]
+
+
+def _build(path: str, index: int, atoms: list[tuple[str, list[str]]], said: list[Statement], unit: float) -> Structure:
+    """From words: element and three coordinates of each atom; ``unit`` is Å per coordinate."""
+    z, x, masses = [], [], []
+    for word, place in atoms:
+        found = parse_element(word)
+        if found is None:
+            _refuse(path, index, f"{word!r} is no element; mend the file")
+        try:
+            x.append([float(re.sub("[dD]", "e", w)) * unit for w in place])
+        except ValueError:
+            _refuse(path, index, f"{' '.join([word, *place])!r} is no atom with x, y, z; mend the file")
+        z.append(found[0])
+        masses.append(found[1])
+    return build(
+        np.array(z, dtype=np.int64),
+        np.array(x, dtype=float).reshape(-1, 3),
+        said,
+        symbols=written_symbols([word for word, _ in atoms], z),
+        masses=np.array(masses) if np.isfinite(masses).any() else None,
+        file=path,
+        index=index,
+        order=index,
+    )
+
+
+def read_gaussian(file: TextIO, path: str) -> Iterator[Structure]:
+    """Molecules of all jobs (``--Link1--``) of a Gaussian input; those with ``geom=check`` are left out.
+
+    Raises:
+        UserError: a job that cannot be understood.
+    """
+    index = 0
+    for job in re.split(r"^[ \t]*--link1--.*$", file.read().replace("\r", ""), flags=re.I | re.M):
+        lines = job.split("\n")
+        begin = next((i for i, x in enumerate(lines) if x.lstrip().startswith("#")), None)
+        if begin is None:
+            continue
+        sections: list[list[str]] = [[]]
+        for line in lines[begin:]:
+            if line.strip():
+                sections[-1].append(line.split("!")[0].rstrip())
+            elif sections[-1]:
+                sections.append([])
+        route = " ".join(sections[0]).lower()
+        if len(sections) < 3 or not sections[2]:
+            if re.search(r"geom\S*check", route):
+                continue
+            _refuse(path, index, "a Gaussian input has route, title, and charge with atoms, each ended by a blank line")
+        head = re.fullmatch(r"\s*([+-]?\d+)[\s,]+(\d+)([\s,].*)?", sections[2][0])
+        if head is None:
+            _refuse(path, index, f"{sections[2][0].strip()!r} stands where charge and multiplicity belong")
+        said = _said(head[1], head[2], "molecule specification")
+        if len(sections[2]) == 1 and re.search(r"geom\S*check", route):
+            continue
+        yield _gaussian_molecule(path, index, job, sections[2][1:], said, BOHR if _in_bohr(route) else 1.0)
+        index += 1
+
+
+def _in_bohr(route: str) -> bool:
+    return bool(re.search(r"units?\s*[=(]\s*\(?[^)\s]*\b(au|bohr)\b", route))
+
+
+def _gaussian_molecule(
+    path: str, index: int, job: str, lines: list[str], said: list[Statement], unit: float
+) -> Structure:
+    atoms = []
+    for line in lines:
+        # H(Iso=2,Fragment=1): one word
+        words = re.split(
+            r"[\s,/]+", re.sub(r"\([^)]*\)", lambda m: m[0].replace(",", ";").replace(" ", ""), line).strip()
+        )
+        place = words[-3:] if len(words) == 4 else words[2:5]
+        if len(words) not in (4, 5, 6) or not all(
+            re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?", w) for w in place
+        ):
+            return _z_matrix(path, index, job, said)
+        atoms.append((words[0], place))
+    return _build(path, index, atoms, said, unit)
+
+
+def _z_matrix(path: str, index: int, job: str, said: list[Statement]) -> Structure:
+    from ase.io import read
+
+    try:
+        atoms = read(StringIO(job.lstrip("\n")), format="gaussian-in")
+    except Exception as error:  # ASE's readers raise whatever their parsing meets
+        _refuse(
+            path, index, f"ASE does not understand its Z-matrix ({type(error).__name__}: {error}); give coordinates"
+        )
+    return build(atoms.numbers, atoms.positions, said, file=path, index=index, order=index)
+
+
+def read_orca(file: TextIO, path: str) -> Iterator[Structure]:
+    """The molecules of an ORCA input: ``* xyz q m`` blocks, ``* xyzfile q m name``, ``%coords``.
+
+    Raises:
+        UserError: internal coordinates, or a block that cannot be understood.
+    """
+    text = re.sub(r"#[^\n]*", "", file.read().replace("\r", ""))
+    unit = BOHR if re.search(r"^\s*!.*\bbohrs?\b", text, re.I | re.M) else 1.0
+    index = 0
+    for block in _ORCA_COORDS.finditer(text):
+        options = dict(re.findall(r"(charge|mult|units|ctyp)\s*=?\s*(\S+)", block[1].lower()))
+        if options.get("ctyp", "xyz") != "xyz":
+            _refuse(path, index, f"coordinates of type {options['ctyp']!r} are not read; give Cartesian ones")
+        said = _said(options.get("charge", 0), options.get("mult", 1), "%coords")
+        bohr = options.get("units", "").startswith("bohr") or unit != 1.0
+        yield _build(path, index, _orca_atoms(block[2]), said, BOHR if bohr else 1.0)
+        index += 1
+    for block in _ORCA_BLOCK.finditer(text):
+        kind, words = block[1].lower(), block[2].split()
+        if kind not in ("xyz", "xyzfile"):
+            _refuse(path, index, f"coordinates of type {kind!r} are not read; give Cartesian ones (* xyz)")
+        if len(words) < 2:
+            _refuse(path, index, f"{block[0].strip()!r} lacks charge and multiplicity")
+        said = _said(words[0], words[1], f"* {kind}")
+        if kind == "xyz":
+            body = text[block.end() :].split("*", 1)
+            if len(body) != 2:
+                _refuse(path, index, "its * xyz block is not closed by *")
+            yield _build(path, index, _orca_atoms(body[0]), said, unit)
+            index += 1
+            continue
+        if len(words) < 3:
+            _refuse(path, index, f"{block[0].strip()!r} names no file")
+        name = Path(path).parent / words[2].strip("\"'")
+        if not name.is_file():
+            _refuse(path, index, f"{name}: no such file")
+        from .xyz import read_xyz
+
+        with open(name, encoding="utf-8-sig", errors="replace") as other:
+            for s in read_xyz(other, str(name)):
+                yield build(s.atomic_numbers, s.positions, said, symbols=s.symbols, file=path, index=index, order=index)
+                index += 1
+
+
+def _orca_atoms(text: str) -> list[tuple[str, list[str]]]:
+    rows = [line.split() for line in text.split("\n") if line.strip()]
+    # "H : 0 0 0" is a ghost too; Q is a point charge, whose first number is its charge
+    rows = [[r[0] + ":", *r[2:]] if r[1:2] == [":"] else r for r in rows]
+    return [(r[0], r[2:5] if r[0].upper() == "Q" else r[1:4]) for r in rows]
+
+
+def read_qchem(file: TextIO, path: str) -> Iterator[Structure]:
+    """The molecule of each job of a Q-Chem input; fragments (``--``) are one molecule. ``read`` takes the one before.
+
+    Raises:
+        UserError: a ``$molecule`` block that cannot be understood.
+    """
+    text = re.sub(r"!.*", "", file.read().replace("\r", ""))
+    unit = BOHR if re.search(r"^\s*input_bohr\s*=?\s*(true|1)\b", text, re.I | re.M) else 1.0
+    blocks = re.findall(r"^[ \t]*\$molecule\b(.*?)^[ \t]*\$end\b", text, re.I | re.M | re.S)
+    index = 0
+    for block in blocks:
+        rows = [line.split() for line in block.split("\n") if line.strip()]
+        if rows and rows[0][0].lower() == "read":
+            continue
+        head = rows[0] if rows else []
+        if len(head) != 2 or not all(re.fullmatch(r"[+-]?\d+", w) for w in head):
+            _refuse(path, index, "its $molecule block does not begin with charge and multiplicity")
+        atoms, fragment = [], False
+        for row in rows[1:]:
+            if row[0].startswith("--"):
+                fragment = True
+            elif fragment and len(row) == 2:
+                fragment = False  # charge and multiplicity of the fragment
+            elif len(row) < 4:
+                _refuse(path, index, f"{' '.join(row)!r} in $molecule is no atom with x, y, z; Z-matrices are not read")
+            else:
+                atoms.append((row[0], row[1:4]))
+        yield _build(path, index, atoms, _said(*head, "$molecule"), unit)
+        index += 1
+
+
+def read_turbomole(file: TextIO, path: str) -> Iterator[Structure]:
+    """The molecule of a Turbomole ``coord`` or ``control`` file, or an xtb input, with ``$eht``, ``$chrg``, ``$uhf``.
+
+    Raises:
+        UserError: no Cartesian coordinates, or a line that cannot be understood.
+    """
+    text = re.sub(r"#.*", "", file.read().replace("\r", ""))
+    block = re.search(r"^[ \t]*\$coord\b([^\n]*)\n(.*?)(?=^[ \t]*\$|\Z)", text, re.I | re.M | re.S)
+    if block is None:
+        _refuse(path, 0, "its $coord group holds no atoms")
+    option = block[1].lower()
+    if "frac" in option:
+        _refuse(path, 0, "fractional coordinates are not read; give Cartesian ones")
+    rows = [line.split() for line in block[2].split("\n") if line.strip()]
+    if any(len(row) < 4 for row in rows):
+        _refuse(path, 0, "its $coord group holds lines that are no x, y, z, element")
+    said = [
+        Statement(kind, name, value)
+        for kind, name, pattern in (
+            ("charge", "$chrg", r"\$?\b(?:chrg|charge)\b\s*[=\s]\s*([+-]?\d+)"),
+            ("unpaired", "$uhf", r"\$?\b(?:uhf|unpaired)\b\s*[=\s]\s*(\d+)"),
+        )
+        for value in re.findall(pattern, text, re.I)
+    ]
+    periodic = re.search(r"^[ \t]*\$periodic\s+([1-3])", text, re.I | re.M)
+    structure = _build(path, 0, [(row[3], row[:3]) for row in rows], said, 1.0 if "ang" in option else BOHR)
+    if periodic:
+        structure = replace(structure, pbc=tuple(k < int(periodic[1]) for k in range(3)))
+    yield structure

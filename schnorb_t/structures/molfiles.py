@@ -1,0 +1,214 @@
+"""MDL molfiles and SD files (V2000 and V3000), and Tripos mol2: every record, with formal charges and radicals.
+
+Layout: BIOVIA, CTFile Formats (2020). In V2000 ``M  CHG`` and ``M  RAD`` replace the charges of the atom block.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NoReturn, TextIO
+
+import numpy as np
+
+from schnorb_t.errors import UserError
+
+from .electrons import Statement, statement
+from .elements import parse_element
+from .structure import Structure, build
+
+#: Code in the atom block -> formal charge, e; 4 is a doublet radical.
+_OLD_CHARGE = {1: 3, 2: 2, 3: 1, 5: -1, 6: -2, 7: -3}
+#: Code of a radical -> unpaired electrons: singlet, doublet, triplet.
+_UNPAIRED = {0: 0, 1: 0, 2: 1, 3: 2}
+
+
+def read_sdf(file: TextIO, path: str) -> Iterator[Structure]:
+    """The records of an SD file (or the one of a molfile), one after the other.
+
+    Raises:
+        UserError: a record is damaged; names its line.
+    """
+    record: list[str] = []
+    index = start = number = 0
+    for number, line in enumerate(file, 1):
+        line = line.rstrip("\r\n")
+        if line.startswith("$$$$"):
+            yield _Record(path, index, start, record).structure()
+            index, start, record = index + 1, number, []
+        else:
+            record.append(line)
+    if any(line.strip() for line in record):
+        yield _Record(path, index, start, record).structure()
+
+
+class _Record:
+    """One record: a molfile and its data."""
+
+    def __init__(self, path: str, index: int, start: int, lines: list[str]):
+        self.path, self.index, self.start, self.lines = path, index, start, lines
+
+    def refuse(self, line: int, what: str) -> NoReturn:
+        raise UserError(
+            f"{self.path}: structure {self.index} cannot be read: line {self.start + line + 1} {what}; mend the file"
+        )
+
+    def structure(self) -> Structure:
+        if len(self.lines) < 4:
+            self.refuse(len(self.lines), "ends a record without atoms")
+        v3000 = "V3000" in self.lines[3]
+        atoms, charges, unpaired, masses, end = self._v3000() if v3000 else self._v2000()
+        z = np.array([a[0] for a in atoms], dtype=np.int64)
+        x = np.array([a[1:4] for a in atoms], dtype=float).reshape(-1, 3)
+        mark = "M  V30 CHG/RAD" if v3000 else "M  CHG" if "M  CHG" in "\n".join(self.lines[:end]) else "atom block"
+        said = [Statement("charge", f"formal charges, {mark}", int(sum(charges)))] if any(charges) else []
+        if any(unpaired):
+            said.append(Statement("unpaired", "radicals, M  RAD", int(sum(unpaired))))
+        info, more = self._data(end)
+        flat = len(z) > 3 and not x[:, 2].any() and self.lines[1][20:22] == "2D"
+        return build(
+            z,
+            x,
+            said + more,
+            {"name": self.lines[0].strip(), **info},
+            masses=masses if np.isfinite(masses).any() else None,
+            file=self.path,
+            index=self.index,
+            order=self.index,
+            faults=("is a drawing in two dimensions; give a geometry in three",) if flat else (),
+        )
+
+    def _v2000(self):
+        try:
+            n = int(self.lines[3][:3])
+        except ValueError:
+            self.refuse(3, "has no number of atoms")
+        if len(self.lines) < 4 + n:
+            self.refuse(len(self.lines), f"ends the record before its {n} atoms")
+        atoms, charges, unpaired, masses = [], [0] * n, [0] * n, np.full(n, np.nan)
+        for k in range(n):
+            line = self.lines[4 + k]
+            words = line.split()
+            try:
+                fixed = [float(line[10 * c : 10 * c + 10]) for c in range(3)], line[31:34].strip(), line[36:39]
+                # some programs do not keep the columns
+                place, symbol, code = fixed if fixed[1] else ([float(w) for w in words[:3]], words[3], "")
+            except (ValueError, IndexError):
+                try:
+                    place, symbol = [float(w) for w in words[:3]], words[3]
+                    code = words[5] if len(words) > 5 else ""
+                except (ValueError, IndexError):
+                    self.refuse(4 + k, "is no atom: x, y, z and element expected")
+            found = parse_element(symbol)
+            if found is None:
+                self.refuse(4 + k, f"names {symbol!r}, which is no element")
+            atoms.append((found[0], *place))
+            masses[k] = found[1]
+            value = int(code) if code.strip().isdecimal() else 0
+            charges[k], unpaired[k] = _OLD_CHARGE.get(value, 0), int(value == 4)
+        end, replaced = len(self.lines), False
+        for i in range(4 + n, len(self.lines)):
+            line = self.lines[i]
+            if line.startswith("M  END"):
+                end = i + 1
+                break
+            if line.startswith(("M  CHG", "M  RAD", "M  ISO")):
+                words = line[6:].split()
+                pairs = list(zip(words[1::2], words[2::2], strict=False))
+                if not all(re.fullmatch(r"\d+", a) and re.fullmatch(r"[+-]?\d+", v) for a, v in pairs) or not all(
+                    1 <= int(a) <= n for a, _ in pairs
+                ):
+                    self.refuse(i, f"is damaged: {line.strip()!r}")
+                if line[3:6] != "ISO" and not replaced:
+                    charges, unpaired, replaced = [0] * n, [0] * n, True
+                for a, v in pairs:
+                    k = int(a) - 1
+                    if line[3:6] == "CHG":
+                        charges[k] = int(v)
+                    elif line[3:6] == "RAD":
+                        unpaired[k] = _UNPAIRED.get(int(v), 1)
+                    else:
+                        masses[k] = float(v)
+        return atoms, charges, unpaired, masses, end
+
+    def _v3000(self):
+        atoms, charges, unpaired, masses, inside, end = [], [], [], [], False, len(self.lines)
+        for i, line in enumerate(self.lines):
+            if line.startswith("M  END"):
+                end = i + 1
+                break
+            if not line.startswith("M  V30"):
+                continue
+            words = line[6:].split()
+            if words[:2] in (["BEGIN", "ATOM"], ["END", "ATOM"]):
+                inside = words[0] == "BEGIN"
+            elif inside:
+                found = parse_element(words[1]) if len(words) > 4 else None
+                if found is None:
+                    self.refuse(i, f"is no atom: {line.strip()!r}")
+                options = dict(w.upper().split("=", 1) for w in words[5:] if "=" in w)
+                try:
+                    atoms.append((found[0], *(float(w) for w in words[2:5])))
+                    charges.append(int(options.get("CHG", 0)))
+                    unpaired.append(_UNPAIRED.get(int(options.get("RAD", 0)), 1))
+                    masses.append(float(options["MASS"]) if "MASS" in options else found[1])
+                except ValueError:
+                    self.refuse(i, f"is damaged: {line.strip()!r}")
+        return atoms, charges, unpaired, np.array(masses, dtype=float), end
+
+    def _data(self, first: int) -> tuple[dict[str, str], list[Statement]]:
+        """Name, group, split, charge and spin among the data items ``> <NAME>`` behind the molfile."""
+        info, said = {}, []
+        for i in range(first, len(self.lines) - 1):
+            item = re.match(r">.*<([^>]+)>", self.lines[i])
+            if item and item[1].lower() in ("group", "split"):
+                info[item[1].lower()] = self.lines[i + 1].strip()
+            elif item and (found := statement(item[1], self.lines[i + 1])):
+                said.append(found)
+        return info, said
+
+
+def read_mol2(file: TextIO, path: str) -> Iterator[Structure]:
+    """The molecules of a Tripos mol2 file; its column of charges counts by its sum.
+
+    Raises:
+        UserError: an atom line is damaged; names it.
+    """
+    index, name, section, line_in_section = -1, "", "", 0
+    atoms: list[tuple[int, float, float, float]] = []
+    charges: list[float] = []
+
+    def finished() -> Structure:
+        said = [Statement("charges", "charges of the atoms", np.array(charges))] if charges else []
+        z, x = np.array([a[0] for a in atoms], dtype=np.int64), np.array([a[1:] for a in atoms]).reshape(-1, 3)
+        return build(z, x, said, {"name": name}, file=path, index=index, order=index)
+
+    for number, line in enumerate(file, 1):
+        line = line.strip()
+        if line.startswith("@<TRIPOS>"):
+            section, line_in_section = line[9:].strip().upper(), 0
+            if section == "MOLECULE":
+                if index >= 0:
+                    yield finished()
+                index, atoms, charges = index + 1, [], []
+            continue
+        line_in_section += 1
+        if section == "MOLECULE" and line_in_section == 1:
+            name = line
+        elif section == "ATOM" and line and not line.startswith("#"):
+            words = line.split()
+            found = None
+            if len(words) > 5:  # type C.ar, or the atom's name where the type is a force field's
+                found = parse_element(words[5].split(".")[0]) or parse_element(re.sub(r"\d.*", "", words[1]))
+            try:
+                if found is None:
+                    raise ValueError(words)
+                atoms.append((found[0], float(words[2]), float(words[3]), float(words[4])))
+                if len(words) > 8:
+                    charges.append(float(words[8]))
+            except ValueError:
+                raise UserError(
+                    f"{path}: structure {max(index, 0)} cannot be read: line {number} is no atom: {line[:60]!r}"
+                ) from None
+    if index >= 0:
+        yield finished()

@@ -1,0 +1,188 @@
+"""Structures from files of any format: one at a time, all, or all with the names and groups that labels need."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, TextIO
+
+from schnorb_t.errors import UserError
+
+from .electrons import electrons
+from .inputs import kind_of_input, read_gaussian, read_orca, read_qchem, read_turbomole
+from .molfiles import read_mol2, read_sdf
+from .structure import Structure, with_group
+from .with_ase import read_with_ase, statements_beside
+from .xyz import read_xyz
+
+_COMPRESSED: dict[str, Callable[..., IO]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_Reader = Callable[[TextIO, str], Iterator[Structure]]
+_BY_SUFFIX: dict[str, _Reader] = {
+    ".xyz": read_xyz,
+    ".extxyz": read_xyz,
+    ".sdf": read_sdf,
+    ".sd": read_sdf,
+    ".mol": read_sdf,
+    ".mdl": read_sdf,
+    ".mol2": read_mol2,
+    ".gjf": read_gaussian,
+    ".com": read_gaussian,
+    ".gau": read_gaussian,
+}
+_BY_CONTENT: dict[str, _Reader] = {"orca": read_orca, "qchem": read_qchem, "turbomole": read_turbomole}
+#: ASE's name of a format -> reader here that sees more.
+_BY_ASE: dict[str, _Reader] = {
+    "xyz": read_xyz,
+    "extxyz": read_xyz,
+    "sdf": read_sdf,
+    "mol": read_sdf,
+    "gaussian-in": read_gaussian,
+    "turbomole": read_turbomole,
+}
+#: Bytes from the beginning of a file that tell its format.
+_HEAD = 65536
+
+
+def iter_structures(path: str | Path) -> Iterator[Structure]:
+    """The structures of a file, one after the other, so that files of any length fit into memory.
+
+    Args:
+        path: extended xyz, xyz, SD and mol files, mol2, inputs of Gaussian, ORCA, Q-Chem, Turbomole (each of these also
+            compressed: ``.gz``, ``.bz2``, ``.xz``), QM9's archive, unpacked members or geometry table, or any other
+            format that ASE reads.
+
+    Raises:
+        UserError: no such file, empty, or not readable; names the file and how far it could be read.
+    """
+    path = Path(path)
+    if path.name.endswith((".tar.bz2", ".npz.xz", ".npz")):
+        yield from _qm9(_existing(path))
+        return
+    _existing(path)
+    found = 0
+    beside = statements_beside(path)
+    for structure in _read(path):
+        if beside and not structure.charge_from and not structure.multiplicity_from:
+            said = electrons(beside, int(structure.atomic_numbers.sum()))
+            structure = replace(
+                structure,
+                charge=said.charge,
+                multiplicity=said.multiplicity,
+                charge_from=said.charge_from,
+                multiplicity_from=said.multiplicity_from,
+                faults=structure.faults + ((said.fault,) if said.fault else ()),
+            )
+        yield structure
+        found += 1
+    if not found:
+        raise UserError(f"{path}: holds no structure; give a file that holds at least one")
+
+
+def _existing(path: Path) -> Path:
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give the files in it")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a file with structures (xyz, sdf, ...)")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty; give one that holds at least one structure")
+    return path
+
+
+def _qm9(path: Path) -> Iterator[Structure]:
+    from . import qm9
+
+    found = False
+    for place, molecule in enumerate(qm9.read(path)):
+        yield molecule.structure(str(path), place)
+        found = True
+    if not found:
+        raise UserError(f"{path}: holds no structure; QM9's archive has members dsgdb9nsd_NNNNNN.xyz")
+
+
+def _open(path: Path) -> TextIO:
+    opener = _COMPRESSED.get(path.suffix.lower(), open)
+    return opener(path, "rt", encoding="utf-8-sig", errors="replace")
+
+
+def _reader_of(path: Path) -> _Reader | None:
+    """The reader here that knows the format; ``None``: ASE's."""
+    suffixes = [s.lower() for s in path.suffixes]
+    if suffixes and suffixes[-1] in _COMPRESSED:
+        suffixes.pop()
+    suffix = suffixes[-1] if suffixes else ""
+    with _open(path) as file:
+        head = file.read(_HEAD)
+    if suffix in (".gjf", ".com", ".gau") or suffix not in _BY_SUFFIX:
+        kind = kind_of_input(head)
+        if kind and not _is_output(head):
+            return _BY_CONTENT[kind]
+    if suffix in _BY_SUFFIX:
+        return _BY_SUFFIX[suffix]
+    from ase.io.formats import UnknownFileTypeError, filetype
+
+    try:
+        return _BY_ASE.get(filetype(str(path)))
+    except (UnknownFileTypeError, OSError):
+        return None
+
+
+def _is_output(head: str) -> bool:
+    """Outputs print their inputs."""
+    return any(
+        sign in head for sign in ("* O   R   C   A *", "Program Version", "Welcome to Q-Chem", "Entering Gaussian")
+    )
+
+
+def _read(path: Path) -> Iterator[Structure]:
+    try:
+        reader = _reader_of(path)
+        if reader is not None:
+            with _open(path) as file:
+                yield from reader(file, str(path))
+            return
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{path}: cannot be read ({reason}); is it damaged?") from None
+    yield from read_with_ase(path)
+
+
+def read_structures(paths: str | Path | Sequence[str | Path]) -> list[Structure]:
+    """All structures of a file, or of several files in order. Arguments and errors as ``iter_structures``."""
+    files = [paths] if isinstance(paths, str | Path) else list(paths)
+    return [structure for path in files for structure in iter_structures(path)]
+
+
+def read_for_labels(paths: Sequence[str | Path]) -> list[Structure]:
+    """Structures of several files, each with a name of its own, a group and its place in the order of all.
+
+    A structure without a name is called after its file and place (``water:3``); without a group, its group is the graph
+    of its bonds. A folder is one of QM9's members. Structures of one SD or mol2 file that share a title (conformers)
+    get their place behind it.
+
+    Raises:
+        UserError: as ``iter_structures``; or a name occurs twice.
+    """
+    from . import qm9
+
+    out: list[Structure] = []
+    for path in map(Path, paths):
+        found = (
+            [m.structure(str(path), k) for k, m in enumerate(qm9.read(path))]
+            if path.is_dir()
+            else list(iter_structures(path))
+        )
+        if path.suffix.lower() in (".sdf", ".sd", ".mol2"):
+            times = Counter(s.name for s in found)
+            found = [replace(s, name=f"{s.name}:{s.index}") if s.name and times[s.name] > 1 else s for s in found]
+        for place, s in enumerate(found):
+            out.append(with_group(replace(s, name=s.name or f"{path.stem}:{place}", order=len(out))))
+    name, times = Counter(s.name for s in out).most_common(1)[0] if out else ("", 0)
+    if times > 1:
+        raise UserError(f"{', '.join(map(str, paths))}: {times} structures are called {name!r}; names must be unique")
+    return out
