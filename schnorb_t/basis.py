@@ -108,7 +108,7 @@ class Basis:
     def symbols(self) -> str:
         return ", ".join(chemical_symbols[z] for z in self.elements)
 
-    def orbital_labels(self, atomic_numbers: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    def orbital_labels(self, atomic_numbers: Sequence[int] | np.ndarray) -> list[tuple[int, int, int, int]]:
         """(atom, shell within atom, l, m) of every orbital of a molecule, in our order."""
         self.n_orbitals(atomic_numbers)
         return [

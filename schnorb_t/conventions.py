@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 #: program -> l -> (m of its functions in its own order, sign of each relative to ours)
-_M_ORDER = {
+_M_ORDER: dict[str, dict[int, tuple[tuple[int, ...], tuple[int, ...]]]] = {
     "ours": {},
     "dftb+": {},
     "pyscf": {1: ((1, -1, 0), (1, 1, 1))},  # px, py, pz; everything else -l..l

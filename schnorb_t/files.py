@@ -36,7 +36,8 @@ def write_error(path: str | Path, error: BaseException, remedy: str = "") -> Use
         error: what the system, HDF5 or torch raised.
         remedy: in place of the usual one for this reason.
     """
-    advice = remedy or REMEDIES.get(error_number(error), DEFAULT_REMEDY)
+    number = error_number(error)
+    advice = remedy or (REMEDIES.get(number, DEFAULT_REMEDY) if number else DEFAULT_REMEDY)
     return UserError(f"{path}: cannot be written ({brief(error)}); {advice}")
 
 

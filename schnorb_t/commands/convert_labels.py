@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 from ase.data import chemical_symbols
+from rich.console import Console
 from rich.progress import track
 
 from schnorb_t.commands.parser import check_choice
@@ -101,7 +102,7 @@ def convert_labels(
         done = failed = 0
         with StoreWriter(output, header_of(target, elements, level, programs)) as writer:
             known = writer.known_names
-            for key in track(sorted(file), description=f"{target}", disable=None):
+            for key in track(sorted(file), description=target, console=Console(stderr=True)):
                 group = file[key]
                 name, identity, split, rank = identity_of(key, group.attrs)
                 if name in known:

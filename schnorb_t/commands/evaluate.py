@@ -65,7 +65,7 @@ def evaluate(
             advance(n - done)
             done = n
 
-        metrics = evaluate_model(predictor.model, store, indices, batch_size=batch_size, progress=progress)
+        metrics = evaluate_model(predictor.model, store, indices.tolist(), batch_size=batch_size, progress=progress)
     about = {
         "model": str(model),
         "data": str(store.path),

@@ -29,13 +29,13 @@ def export_skf(model: str, *, output: Path, spacing: float = 0.02, force: bool =
 
     from schnorb_t.files import write_text
     from schnorb_t.interfaces.slater_koster_files import slater_koster_files, valence_shells
-    from schnorb_t.training.checkpoint import find_model, load_model
+    from schnorb_t.training.checkpoint import find_model, load_single
 
     if not 0.005 <= spacing <= 0.1:
         raise UserError(f"--spacing {spacing:g}: must lie between 0.005 and 0.1 Bohr")
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: is a file; name a folder")
-    network, card = load_model(find_model(model))
+    network, card = load_single(find_model(model))
     there = sorted(p.name for p in output.glob("*.skf"))
     if there and not force:
         raise UserError(f"{output}: holds {there[0]} already; name another folder, or replace files with --force")

@@ -75,11 +75,11 @@ def geometries(
     for option, value in (("--split", split), ("--only-split", only_split)):
         if value:
             check_choice(option, value, ("train", "val", "test"))
-    policy = library.Policy(hot_fraction, tuple(temperatures), test_temperature, duration, time_step)
+    policy = library.Policy(hot_fraction, (temperatures[0], temperatures[1]), test_temperature, duration, time_step)
     library.require_programs()
     molecules = library.read_molecules(smiles, prefix, split)
     wanted = library.selected(
-        molecules, tuple(orders) if orders else None, [only_split] if only_split else [], max_heavy_atoms
+        molecules, (orders[0], orders[1]) if orders else None, [only_split] if only_split else [], max_heavy_atoms
     )
     if not wanted:
         raise UserError(f"{smiles}: none of its {len(molecules)} molecules is wanted by these options")

@@ -26,7 +26,9 @@ def draw(text: str, seed: int) -> float:
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
-def split_by_group(groups: Sequence[str], fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> np.ndarray:
+def split_by_group(
+    groups: Sequence[str] | np.ndarray, fractions: Sequence[float] = FRACTIONS, seed: int = 0
+) -> np.ndarray:
     """Random split of whole groups, [n] of ``"train"``, ``"val"``, ``"test"``.
 
     Args:
@@ -52,8 +54,8 @@ def split_by_group(groups: Sequence[str], fractions: Sequence[float] = FRACTIONS
 
 
 def split_by_size(
-    n_heavy: Sequence[int],
-    groups: Sequence[str],
+    n_heavy: Sequence[int] | np.ndarray,
+    groups: Sequence[str] | np.ndarray,
     largest_in_training: int,
     val_fraction: float = 0.1,
     seed: int = 0,
@@ -69,14 +71,14 @@ def split_by_size(
     Raises:
         UserError: nothing small, nothing large, or a group that has both.
     """
-    n_heavy = np.asarray(n_heavy)
-    test = n_heavy > largest_in_training
+    heavy = np.asarray(n_heavy)
+    test = heavy > largest_in_training
     if test.all() or not test.any():
         raise UserError(
             f"no molecule with {'at most' if test.all() else 'more than'} {largest_in_training} heavy atoms; "
-            f"there are {n_heavy.min()} to {n_heavy.max()}"
+            f"there are {heavy.min()} to {heavy.max()}"
         )
-    splits = np.full(len(n_heavy), "test", dtype="U5")
+    splits = np.full(len(heavy), "test", dtype="U5")
     small = [g for g, t in zip(groups, test, strict=True) if not t]
     both = sorted({g for g, t in zip(groups, test, strict=True) if t} & set(small))
     if both:
@@ -88,18 +90,18 @@ def split_by_size(
     return splits
 
 
-def murcko_scaffolds(smiles: Sequence[str]) -> list[str]:
+def murcko_scaffolds(smiles: Sequence[str] | np.ndarray) -> list[str]:
     """Bemis-Murcko scaffold (J. Med. Chem. 39, 2887 (1996)) of each SMILES; of an acyclic molecule its own SMILES.
 
     Raises:
         UserError: RDKit is missing, or cannot read a SMILES.
     """
     try:
-        from rdkit import Chem, RDLogger
+        from rdkit import Chem, rdBase
         from rdkit.Chem.Scaffolds import MurckoScaffold
     except ImportError:
         raise UserError('a split by scaffold needs RDKit: pip install "schnorb_t[sample]"') from None
-    RDLogger.DisableLog("rdApp.*")
+    rdBase.DisableLog("rdApp.*")
     known: dict[str, str] = {}
     for text in set(smiles):
         molecule = Chem.MolFromSmiles(text) if text else None
@@ -111,7 +113,9 @@ def murcko_scaffolds(smiles: Sequence[str]) -> list[str]:
     return [known[text] for text in smiles]
 
 
-def split_by_scaffold(smiles: Sequence[str], fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> np.ndarray:
+def split_by_scaffold(
+    smiles: Sequence[str] | np.ndarray, fractions: Sequence[float] = FRACTIONS, seed: int = 0
+) -> np.ndarray:
     """Molecules of one ring system stand in one split: extrapolation to other scaffolds.
 
     Raises:

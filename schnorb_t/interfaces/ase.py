@@ -98,6 +98,7 @@ class SchNOrbT(Calculator):
     def calculate(self, atoms=None, properties=("homo",), system_changes=tuple(all_changes)):
         """Predict one structure, or take its results from the cache."""
         super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None  # the line above sets it
         self.results = self.calculate_trajectory([self.atoms])[0]
 
     def calculate_trajectory(

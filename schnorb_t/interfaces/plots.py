@@ -130,7 +130,7 @@ def _draw_column(
         if low <= homo and lumo <= high:
             _draw_arrow(axes, centre, homo, lumo)
     labels = [label for label in labels if low <= label[0] <= high]
-    points = 72 * axes.figure.get_figheight() * axes.get_position().height / (high - low)
+    points = 72 * axes.get_figure(root=True).get_figheight() * axes.get_position().height / (high - low)
     heights = _apart([height for height, *_ in labels], 1.3 * _SMALL / points)
     x, align = (centre + 0.42, "left") if side == "right" else (centre - 0.42, "right")
     for y, (_, text, colour) in zip(heights, labels, strict=True):
@@ -266,17 +266,17 @@ def density_of_states_plot(
     low, high = window or energy_window(prediction, reference, width)
     grid = np.linspace(low, high, max(500, int(8 * (high - low) / width)))
     total, parts = element_densities(prediction, grid, width)
-    dashed = reference is not None and reference.basis_energies is not None
+    dashed = reference if reference is not None and reference.basis_energies is not None else None
     axes.fill_betweenx(grid, total, color="0.88", linewidth=0)
     axes.plot(total, grid, color="0.6", linewidth=0.8, label="total, predicted" if dashed else "total")
-    if dashed:
-        levels = torch.tensor(reference.basis_energies)[None]
+    if dashed is not None:
+        levels = torch.tensor(dashed.basis_energies)[None]
         points, shape = torch.tensor(grid) / HARTREE, Broadening(width=width / HARTREE)
         curve = density_of_states(levels, torch.ones_like(levels), points, shape)[0].numpy() / HARTREE
-        axes.plot(curve, grid, color="0.25", linewidth=0.7, dashes=(4, 2), label=f"total, {reference.basis_label}")
+        axes.plot(curve, grid, color="0.25", linewidth=0.7, dashes=(4, 2), label=f"total, {dashed.basis_label}")
     for symbol, colour in _colours(list(parts)).items():
         axes.plot(parts[symbol], grid, color=colour, linewidth=1.0, label=symbol)
-    edge = 1.08 * max(line.get_xdata().max() for line in axes.lines)
+    edge = 1.08 * max(np.asarray(line.get_xdata()).max() for line in axes.lines)
     axes.set_xlim(min(0.0, 1.1 * min(part.min() for part in parts.values())), edge)
     axes.set_ylim(low, high)
     if prediction.gap > 0:

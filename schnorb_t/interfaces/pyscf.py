@@ -46,7 +46,7 @@ def _mean_field_class():
             self.mo_coeff = order.rows(prediction.orbital_coefficients)
             self.mo_occ = prediction.occupations.copy()
             self.converged = True
-            self._keys = self._keys | {"prediction"}
+            self._keys: set[str] = self._keys | {"prediction"}
 
         def _own(self, mol):
             if mol is not None and mol is not self.mol:

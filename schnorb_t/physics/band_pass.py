@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,7 @@ def groups_of(batch: dict[str, Tensor], basis: Basis, by: str) -> Tensor:
     atom, slot = atom_and_slot(batch[keys.ORBITAL_INDEX], batch[keys.MOLECULE], batch[keys.ORBITAL_MASK])
     z = batch[keys.ATOMIC_NUMBERS][atom.clamp_min(0)]
     l, width = angular_momentum(slot, basis), basis.l_max + 1
+    labels: Sequence[int]
     if by == "total":
         label, labels = torch.zeros_like(z), [0]
     elif by == "angular momentum":

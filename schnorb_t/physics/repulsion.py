@@ -19,6 +19,14 @@ class Repulsion(nn.Module):
         tables: the files; a spline where a file has one, else its polynomial.
     """
 
+    element_index: Tensor
+    starts: Tensor
+    pieces: Tensor
+    exponential: Tensor
+    cutoff: Tensor
+    polynomial: Tensor
+    polynomial_cutoff: Tensor
+
     def __init__(self, tables: SlaterKosterSet):
         super().__init__()
         elements = tables.basis.elements
@@ -58,12 +66,12 @@ class Repulsion(nn.Module):
         inside = (interval >= 0) & (distance < self.cutoff[pair_type])
         x = torch.where(inside, x, 0.0)
         c = self.pieces[pair_type, piece]
-        spline = torch.where(inside, sum(c[:, k] * x**k for k in range(6)), 0.0)
+        spline = torch.where(inside, torch.stack([c[:, k] * x**k for k in range(6)]).sum(0), 0.0)
         a1, a2, a3 = self.exponential[pair_type].unbind(-1)
         close = (interval < 0) & (self.cutoff[pair_type] > 0)
         wall = torch.where(close, torch.exp(-a1 * distance + a2) + a3, 0.0)
         gap = (self.polynomial_cutoff[pair_type] - distance).clamp_min(0)
-        polynomial = sum(self.polynomial[pair_type, k] * gap ** (k + 2) for k in range(8))
+        polynomial = torch.stack([self.polynomial[pair_type, k] * gap ** (k + 2) for k in range(8)]).sum(0)
         return spline + wall + polynomial
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:

@@ -113,7 +113,8 @@ class _Problem:
 
     def rows(self, rows: Tensor) -> _Problem:
         tensors = (self.h0, self.s, self.mask, self.member, self.gamma, self.neutral, self.n_electrons)
-        return _Problem(*(t[rows] for t in tensors), self.smearing)
+        h0, s, mask, member, gamma, neutral, n_electrons = (t[rows] for t in tensors)
+        return _Problem(h0, s, mask, member, gamma, neutral, n_electrons, self.smearing)
 
     def state(self, electrons: Tensor) -> ElectronicState:
         potential = torch.einsum("bma,bac,bc->bm", self.member, self.gamma, electrons - self.neutral)

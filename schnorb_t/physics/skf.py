@@ -19,11 +19,12 @@ from schnorb_t.errors import UserError
 
 #: (l on A, l on B, |m|) of the ten columns of a simple file, then of the twenty of an extended one
 SIMPLE = tuple(
-    (L_LETTERS.index(a), L_LETTERS.index(b), int(m)) for a, b, m in "dd0 dd1 dd2 pd0 pd1 pp0 pp1 sd0 sp0 ss0".split()
+    (L_LETTERS.index(a), L_LETTERS.index(b), int(m))
+    for a, b, m in map(tuple, "dd0 dd1 dd2 pd0 pd1 pp0 pp1 sd0 sp0 ss0".split())
 )
 EXTENDED = tuple(
     (L_LETTERS.index(a), L_LETTERS.index(b), int(m))
-    for a, b, m in ("ff0 ff1 ff2 ff3 df0 df1 df2 dd0 dd1 dd2 pf0 pf1 pd0 pd1 pp0 pp1 sf0 sd0 sp0 ss0".split())
+    for a, b, m in map(tuple, "ff0 ff1 ff2 ff3 df0 df1 df2 dd0 dd1 dd2 pf0 pf1 pd0 pd1 pp0 pp1 sf0 sd0 sp0 ss0".split())
 )
 
 

@@ -74,6 +74,8 @@ class SlaterKoster(nn.Module):
         onsite: [119, K] parameter, Eh, energies of an element's slots.
     """
 
+    element_index: Tensor
+
     def __init__(self, tables: SlaterKosterSet, spacing: float | None = None):
         super().__init__()
         self.basis = basis = tables.basis
@@ -132,7 +134,8 @@ class SlaterKoster(nn.Module):
         weights = (y**3, 4 - 6 * x**2 + 3 * x**3, 4 - 6 * y**2 + 3 * y**3, x**3)
         flat = self.coefficients.flatten(0, 1)
         at = pair_type * n + k
-        return sum(w * flat[at + i] for i, w in enumerate(weights)) / 6
+        w0, w1, w2, w3 = weights
+        return (w0 * flat[at] + w1 * flat[at + 1] + w2 * flat[at + 2] + w3 * flat[at + 3]) / 6
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """H0 [B, M, M] in Eh and S [B, M, M] in float64, 0 in padding.

@@ -77,7 +77,7 @@ def spectral_matrix(
     Returns:
         [B, M, M] float64. First derivatives only.
     """
-    if parameter is None:
+    if parameter is None or sensitivity is None:
         parameter, sensitivity = torch.zeros_like(energies[:, 0]), torch.zeros_like(energies)
     constants = (x.detach() for x in (energies, coefficients, values, slopes, sensitivity))
     return _SpectralMatrix.apply(hamiltonian, overlap, parameter, *constants, resolution)

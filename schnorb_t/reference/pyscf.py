@@ -203,7 +203,7 @@ def valence_only(basis: Basis) -> Basis:
     return Basis(basis.name, shells, functions, basis.projected, {z: n for z, n in core.items() if n})
 
 
-def mole_from_basis(basis: Basis, atomic_numbers: Sequence[int], positions: np.ndarray):
+def mole_from_basis(basis: Basis, atomic_numbers: Sequence[int] | np.ndarray, positions: np.ndarray):
     """A PySCF ``Mole`` (for integrals) whose functions are those of ``basis``; ``positions`` [n, 3] in Å.
 
     Raises:
@@ -227,13 +227,15 @@ def mole_from_basis(basis: Basis, atomic_numbers: Sequence[int], positions: np.n
     return mol.build(dump_input=False, parse_arg=False)
 
 
-def overlap_integrals(basis: Basis, atomic_numbers: Sequence[int], positions: np.ndarray) -> np.ndarray:
+def overlap_integrals(basis: Basis, atomic_numbers: Sequence[int] | np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Overlap [m, m] of a basis's (undeformed) functions, our order; ``positions`` [n, 3] in Å."""
     mol = mole_from_basis(basis, atomic_numbers, positions)
     return reorder_from_pyscf(mol).matrix(mol.intor("int1e_ovlp"))
 
 
-def cross_overlap(basis: Basis, other: Basis, atomic_numbers: Sequence[int], positions: np.ndarray) -> np.ndarray:
+def cross_overlap(
+    basis: Basis, other: Basis, atomic_numbers: Sequence[int] | np.ndarray, positions: np.ndarray
+) -> np.ndarray:
     """Overlap [m, n] of the functions of one basis with those of another, our order; ``positions`` [n, 3] in Å."""
     gto = _pyscf().gto
     a = mole_from_basis(basis, atomic_numbers, positions)
@@ -328,7 +330,7 @@ def _remember_potential(mf) -> dict:
 
 
 def label(
-    atomic_numbers: Sequence[int],
+    atomic_numbers: Sequence[int] | np.ndarray,
     positions: np.ndarray,
     level: Level = Level(),
     max_cycle: int = 100,
