@@ -8,7 +8,6 @@ from functools import lru_cache
 
 import numpy as np
 import scipy.linalg
-from ase import Atoms
 from ase.data import chemical_symbols
 
 from schnorb_t.basis import Basis
@@ -17,6 +16,7 @@ from schnorb_t.errors import UserError
 from schnorb_t.interfaces.contraction import ContractionModel, shipped_contractions
 from schnorb_t.prediction import Prediction
 from schnorb_t.reference.pyscf import mole_from_basis, overlap_integrals
+from schnorb_t.structures import Structure, fault_of
 
 #: Bohr, positions of a prediction and of a ``Mole`` that count as the same.
 SAME_POSITION = 1e-5
@@ -172,11 +172,30 @@ class ModelGuess:
             raise UserError(f"model {self.model} does not know {symbols}; leave them to PySCF's own guess")
 
     def __call__(self, mol) -> np.ndarray:
-        """[m, m] in the orbital order of ``mol``."""
-        from pyscf.data.nist import BOHR
+        """[m, m] in the orbital order of ``mol``.
 
-        atoms = Atoms(numbers=mol.atom_charges(), positions=mol.atom_coords() * BOHR)
-        return initial_guess(_predictor(self.model).predict(atoms), mol)
+        Raises:
+            UserError: a molecule that the model cannot treat (``schnorb_t.structures``), or as ``initial_guess``.
+        """
+        return initial_guess(_predictor(self.model).predict(structure_of(mol)), mol)
+
+
+def structure_of(mol) -> Structure:
+    """A PySCF molecule as the package takes molecules in: with its charge and multiplicity.
+
+    Args:
+        mol: PySCF's molecule, all-electron.
+    """
+    from pyscf.data.nist import BOHR
+
+    return Structure(
+        np.asarray(mol.atom_charges(), dtype=np.int64),
+        mol.atom_coords() * BOHR,
+        charge=int(mol.charge),
+        multiplicity=int(mol.spin) + 1,
+        charge_from="mol.charge",
+        multiplicity_from=f"mol.spin={mol.spin}",
+    )
 
 
 def _check_same_molecule(prediction: Prediction, mol) -> None:
@@ -192,7 +211,10 @@ def _check_same_molecule(prediction: Prediction, mol) -> None:
             "same positions (and without symmetry=True, which turns it)"
         )
     if mol.nelectron != prediction.n_electrons or mol.spin != 0:
-        raise UserError(f"the prediction is for {prediction.n_electrons} paired electrons, the PySCF molecule is not")
+        raise UserError(
+            f"the prediction is for {prediction.n_electrons} paired electrons, and the PySCF molecule is another: "
+            f"{fault_of(structure_of(mol)) or f'it has {mol.nelectron} electrons'}"
+        )
 
 
 def _check_same_basis(basis: Basis, overlap: np.ndarray, mol, atomic_numbers: np.ndarray) -> None:

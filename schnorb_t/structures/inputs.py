@@ -125,8 +125,9 @@ def _gaussian_molecule(
 def _z_matrix(path: str, index: int, job: str, said: list[Statement]) -> Structure:
     from ase.io import read
 
+    plain = re.sub(r"^([ \t]*[+-]?\d+)[ \t]*,[ \t]*(\d+[ \t]*)$", r"\1 \2", job.lstrip("\n"), flags=re.M)
     try:
-        atoms = read(StringIO(job.lstrip("\n")), format="gaussian-in")
+        atoms = read(StringIO(plain), format="gaussian-in")
     except Exception as error:  # ASE's readers raise whatever their parsing meets
         _refuse(
             path, index, f"ASE does not understand its Z-matrix ({type(error).__name__}: {error}); give coordinates"

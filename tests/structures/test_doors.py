@@ -15,7 +15,8 @@ from schnorb_t.commands.predict import predict
 from schnorb_t.commands.write_orca import write_orca
 from schnorb_t.errors import UserError
 from schnorb_t.interfaces.ase import SchNOrbT
-from schnorb_t.structures import fault_of, read_structures
+from schnorb_t.structures import electrons, fault_of, read_structures
+from schnorb_t.structures.with_ase import statements_in_file
 from tests.structures.files import (
     CARBONATE,
     CHARGED,
@@ -207,3 +208,33 @@ def test_ghosts_dummies_and_drawings_are_refused(tmp_path):
     flat = sdf_record([(s, x, y, 0.0) for s, x, y, _ in CARBONATE]).split("\n")
     flat[1] = "  program 0101010101".ljust(20) + "2D"
     assert "two dimensions" in fault_of(read_structures(put(tmp_path, "f.sdf", "\n".join(flat)))[0])
+
+
+@pytest.mark.parametrize(
+    "kind, text, charge, multiplicity",
+    [
+        ("gaussian-out", " Charge = -2 Multiplicity = 1\n", -2, 1),
+        ("orca-output", " Total Charge  Charge  ....   -2\n Multiplicity  Mult  ....    3\n", -2, 3),
+        ("nwchem-out", "          Charge           :    -2\n          Spin multiplicity:     3\n", -2, 3),
+        ("nwchem-in", "charge -2\nscf\n nopen 2\nend\n", -2, 3),
+        ("gamess-us-out", " CHARGE OF MOLECULE    =   -2\n SPIN MULTIPLICITY     =    3\n", -2, 3),
+        ("dftb", "Hamiltonian = DFTB {\n  Charge = -2\n}\n", -2, 0),
+    ],
+)
+def test_outputs_and_inputs_that_ase_reads_say_charge_and_spin(tmp_path, kind, text, charge, multiplicity):
+    said = electrons(statements_in_file(put(tmp_path, "a.txt", text), kind), 30)
+    assert (said.charge, said.multiplicity, said.fault) == (charge, multiplicity, "")
+
+
+def test_pyscf_molecules_say_the_same(model):
+    pytest.importorskip("pyscf")
+    from pyscf import gto
+
+    from schnorb_t.interfaces.pyscf import ModelGuess, structure_of
+
+    mol = gto.M(atom=[(s, row) for s, *row in CARBONATE], basis="def2-SVP", charge=-2, verbose=0)
+    fault = fault_of(structure_of(mol))
+    assert fault.startswith("has charge -2 (mol.charge)")
+    assert fault in refusal(ModelGuess("hcnof"), mol)
+    triplet = gto.M(atom=[(s, row) for s, *row in OXYGEN], basis="def2-SVP", spin=2, verbose=0)
+    assert "multiplicity 3 (mol.spin=2)" in refusal(ModelGuess("hcnof"), triplet)
