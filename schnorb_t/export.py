@@ -5,13 +5,11 @@ A quarter of the size; predicts, evaluates and exports as before, but a training
 
 from __future__ import annotations
 
-import argparse
-import os
 from pathlib import Path
 
 import torch
 
-from schnorb_t.errors import UserError, run_command
+from schnorb_t.errors import UserError
 from schnorb_t.files import atomic_write
 from schnorb_t.training.checkpoint import KEY, read_checkpoint
 
@@ -31,14 +29,18 @@ def export(source: str | Path, target: str | Path) -> None:
         torch.save({"state_dict": weights, KEY: content[KEY]}, temporary)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("model", help="checkpoint that schnorb_t.fit wrote")
-    parser.add_argument("-o", "--output", required=True)
-    arguments = parser.parse_args()
-    export(arguments.model, arguments.output)
-    print(f"{arguments.output}: {os.path.getsize(arguments.output) / 1e6:.1f} MB")
+def main(argv: list[str] | None = None) -> None:
+    """Run the command ``schnorb_t export`` with these arguments (default: the process's own).
+
+    Raises:
+        UserError: bad input.
+    """
+    from schnorb_t.commands import run
+
+    run("export", argv)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    from schnorb_t.commands import door
+
+    door("export")

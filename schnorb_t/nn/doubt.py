@@ -81,6 +81,7 @@ class LastLayerMembers(nn.Module):
         return ((self.factor * spread).square() + self.floor.square()).sqrt()
 
     def extra_repr(self):
+        """What ``print(model)`` shows of it."""
         return f"{self.members} members, factor {float(self.factor):.3g}, floor {float(self.floor):.2g} Eh"
 
 

@@ -95,6 +95,7 @@ class Electrostatics(nn.Module):
         return v.flatten(0, 1)[place], e.flatten(0, 1)[place]
 
     def extra_repr(self):
+        """What ``print(model)`` shows of it."""
         return f"{self.channels} sets of charges and dipoles"
 
 
@@ -111,5 +112,6 @@ class Response(nn.Module):
         self.product = SelfProduct(irreps, irreps, product_channels)
 
     def forward(self, x: Features, potential: Tensor, field: Tensor) -> Features:
+        """Features of the atoms, potential [N, C] and field [N, 3, C] at them -> features."""
         outer = self.potential({"0e": self.POTENTIAL * potential[:, None], "1o": self.FIELD * field})
         return add(x, self.product(add(self.mix(x), outer)))

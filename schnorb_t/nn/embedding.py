@@ -14,6 +14,7 @@ class AtomEmbedding(nn.Module):
         self.table = nn.Embedding(n_elements, channels)
 
     def forward(self, element: Tensor) -> Tensor:
+        """Index of the element [N] -> 0e channels [N, C]."""
         return self.table(element)
 
 
@@ -43,6 +44,7 @@ class BesselBasis(nn.Module):
         self.register_buffer("frequency", torch.arange(1, n_radial + 1) * torch.pi / cutoff, persistent=False)
 
     def forward(self, distance: Tensor) -> Tensor:
+        """Distances [P], Å -> radial functions [P, n], without a cutoff."""
         r = distance[:, None]
         return (2 / self.cutoff) ** 0.5 * torch.sin(self.frequency.to(r.dtype) * r) / r
 
@@ -61,5 +63,6 @@ class RadialMLP(nn.Module):
         self.out = nn.Linear(hidden, n_out)
 
     def forward(self, element_i: Tensor, element_j: Tensor, distance: Tensor) -> Tensor:
+        """Indices of both elements [P], distance [P], Å -> weights [P, n_out], without a cutoff."""
         pair = self.pair(element_i * self.n_elements + element_j)
         return self.out(self.mlp(torch.cat((self.bessel(distance), pair), 1)))

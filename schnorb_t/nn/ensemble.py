@@ -54,10 +54,12 @@ class EnsembleModel(nn.Module):
 
     @property
     def prior(self) -> nn.Module | None:
+        """The prior of the first member; that of all, if they share it. None without a prior."""
         return self.members[0].prior
 
     @property
     def overlap0(self) -> nn.Module:
+        """S of free atoms, the same in all members."""
         return self.members[0].overlap0
 
     @property
@@ -67,6 +69,7 @@ class EnsembleModel(nn.Module):
 
     @property
     def overlap_two_centre(self) -> TwoCentre:
+        """A copy of the two-centre correction of S with the mean of the members."""
         return _mean([m.overlap_two_centre for m in self.members])
 
     def member_blocks(self, batch: dict[str, Tensor]) -> list[dict[str, tuple[Tensor, Tensor]]]:
@@ -101,6 +104,7 @@ class EnsembleModel(nn.Module):
         return out
 
     def n_parameters(self) -> int:
+        """Numbers in all members; a shared prior counts once."""
         return sum(p.numel() for p in self.parameters())
 
     def __repr__(self):

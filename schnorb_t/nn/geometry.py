@@ -51,6 +51,7 @@ class Geometry(nn.Module):
         self.register_buffer("lookup", element_lookup(basis), persistent=False)
 
     def forward(self, batch: dict[str, Tensor]) -> PairGeometry:
+        """Bonds, distances, rotations and elements of the pairs of a batch (``keys.PAIR_INDEX``, ``POSITIONS``, Å)."""
         i, j = batch[keys.PAIR_INDEX]
         element = self.lookup[batch[keys.ATOMIC_NUMBERS]]
         # differences in the positions' own precision (float64 from the loaders), so that translation costs nothing

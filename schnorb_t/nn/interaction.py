@@ -31,6 +31,7 @@ class IrrepsLinear(nn.Module):
         self.maps = nn.ModuleList(nn.Linear(given[n], widths[n], bias=n == "0e") for n in self.names)
 
     def forward(self, x: Features) -> Features:
+        """Features [N, 2l+1, C] of each irrep -> features of the irreps that both sides have."""
         return {n: f(x[n]) for n, f in zip(self.names, self.maps, strict=True)}
 
 
@@ -83,6 +84,7 @@ class SelfProduct(nn.Module):
         self.out = IrrepsLinear("+".join(widths), irreps_out)
 
     def forward(self, x: Features) -> Features:
+        """Features of atoms -> features of the same irreps."""
         y = torch.cat([self.mix(x)[n] for n in self.names], 1)
         n, _, c = y.shape
         pairs = y.index_select(1, self.upper[0]) * y.index_select(1, self.upper[1])
@@ -94,6 +96,7 @@ class SelfProduct(nn.Module):
 
 
 def add(x: Features, y: Features) -> Features:
+    """Sum of two sets of features; an irrep that only one has is taken from it."""
     return {n: x[n] + y[n] if n in x and n in y else x.get(n, y.get(n)) for n in x.keys() | y.keys()}
 
 
@@ -147,6 +150,7 @@ class Interaction(nn.Module):
         )
 
     def forward(self, x: Features, g: PairGeometry) -> Features:
+        """Features of atoms and the geometry of pairs -> features of atoms after one round of messages."""
         i, j = g.batch[keys.PAIR_INDEX]
         dtype = x["0e"].dtype
         distance = g.distance.to(dtype)
@@ -172,4 +176,5 @@ class Interaction(nn.Module):
         return out
 
     def extra_repr(self):
+        """What ``print(model)`` shows of it."""
         return f"{self.irreps_in} -> {self.irreps_out}, cutoff {self.cutoff} Å"

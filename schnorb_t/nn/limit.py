@@ -28,8 +28,10 @@ def limited(x: Tensor, start: float, most: float) -> Tensor:
 
 
 def limited_atoms(x: Features) -> Features:
+    """Features of atoms, held below the limit ``ATOMS``."""
     return {name: limited(t, *ATOMS) for name, t in x.items()}
 
 
 def limited_pairs(x: O2Features) -> O2Features:
+    """Features of pairs in the bond frame, held below the limit ``PAIRS``."""
     return [limited(t, *PAIRS) if t.shape[-1] else t for t in x]

@@ -93,6 +93,7 @@ class MatrixProduct(nn.Module):
         return place * a + place - batch[keys.MOLECULE] * a
 
     def forward(self, x: Features, pairs: O2Features, g: PairGeometry) -> tuple[Features, O2Features]:
+        """Features of atoms and of pairs -> what products of matrices add to both."""
         batch, dtype, c, k = g.batch, x["0e"].dtype, self.channels, self.onsite.k
         n, a = batch[keys.ATOM_MASK].shape
         distance = g.distance.to(dtype)
@@ -117,4 +118,5 @@ class MatrixProduct(nn.Module):
         return add(x, self.product(add(self.mix(x), self.to_atoms(parts)))), pairs
 
     def extra_repr(self):
+        """What ``print(model)`` shows of it."""
         return f"{self.channels} products of matrices of shells {LAYOUT}"

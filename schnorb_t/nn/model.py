@@ -300,6 +300,7 @@ class MatrixModel(nn.Module):
     # ---- to look at -----------------------------------------------------------------------------------------------
 
     def n_parameters(self) -> int:
+        """How many numbers the model consists of, those of its prior included."""
         return sum(p.numel() for p in self.parameters())
 
     def __repr__(self):

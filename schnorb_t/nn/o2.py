@@ -130,6 +130,7 @@ class O2Linear(nn.Module):
             self.maps.append(nn.Linear(n_in, n_out, bias=bias and k == 0) if n_in and n_out else None)
 
     def forward(self, x: O2Features) -> O2Features:
+        """O(2) features of pairs -> O(2) features; each order m has a linear map of its own."""
         out = []
         for k, (f, n) in enumerate(zip(self.maps, self.widths_out, strict=True)):
             if f is None:
@@ -158,6 +159,7 @@ class O2Gate(nn.Module):
         self.widths_in = [sum(widths), *widths[1:]]
 
     def forward(self, x: O2Features) -> O2Features:
+        """SiLU of the even channels, the others times sigmoids of gates that came with them."""
         even, gates = x[0].split((self.widths[0], sum(self.widths[1:])), 1)
         return [torch.nn.functional.silu(even), *o2_scale(x[1:], torch.sigmoid(gates))]
 
@@ -181,6 +183,7 @@ class O2Product(nn.Module):
         self.out = O2Linear([n * channels for n in counts], widths_out, bias=False)
 
     def forward(self, x: O2Features) -> O2Features:
+        """O(2) features of pairs -> linear map of products of two linear maps of them."""
         a, b = self.left(x), self.right(x)
         even = [a[0] * b[0], a[1] * b[1]]
         odd = [a[0] * b[1], a[1] * b[0]]

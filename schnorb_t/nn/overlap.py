@@ -63,6 +63,7 @@ class FreeAtomOverlap(nn.Module):
         return self.onsite[g.element], 0.5 * (blocks + blocks[g.batch[keys.PAIR_REVERSE]].mT)
 
     def forward(self, g: PairGeometry) -> Tensor:
+        """S0 [B, M, M] of the molecules of a batch, zero in padding."""
         return matrix_from_blocks(*self.blocks(g), g.batch)
 
 

@@ -22,6 +22,7 @@ class O2Residual(nn.Module):
         self.first, self.gate, self.second = O2Linear(widths, gate.widths_in), gate, O2Linear(widths, widths)
 
     def forward(self, x: O2Features) -> O2Features:
+        """O(2) features of pairs -> the same plus a gated correction."""
         return [a + b for a, b in zip(x, self.second(self.gate(self.first(x))), strict=True)]
 
 
@@ -89,4 +90,5 @@ class PairFeatures(nn.Module):
         return h
 
     def extra_repr(self):
+        """What ``print(model)`` shows of it."""
         return f"{self.irreps} of both atoms -> O(2) even/odd/m=1.. {self.widths}"

@@ -168,6 +168,7 @@ class PriorToPairs(nn.Module):
         self.to_pairs = O2Linear(seen, widths, bias=False)
 
     def forward(self, features: PriorFeatures, g: PairGeometry) -> O2Features:
+        """Blocks of the prior in the molecule's frame -> O(2) features of pairs in the bond's frame."""
         blocks = features.blocks
         k = self.blocks.k
         turn = blocks.new_zeros(len(blocks), k, k)

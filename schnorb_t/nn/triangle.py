@@ -38,6 +38,7 @@ class Triangles(nn.Module):
         self.third = nn.Linear(scalars, channels)
 
     def forward(self, x: Features, g: PairGeometry) -> Features:
+        """Features of atoms and the geometry of pairs -> what third atoms add to each pair."""
         batch = g.batch
         k = batch[keys.PAIR_INDEX][1]
         n, a = batch[keys.ATOM_MASK].shape
@@ -62,4 +63,5 @@ class Triangles(nn.Module):
         return dict(zip(names, total.split(sizes, 1), strict=True))
 
     def extra_repr(self):
+        """What ``print(model)`` shows of it."""
         return f"{self.irreps}, within {self.cutoff} Å"

@@ -313,6 +313,7 @@ DOORS = {
     "evaluate": "schnorb_t.evaluate",
     "export-skf": "schnorb_t.export_skf",
     "ensemble": "schnorb_t.ensemble",
+    "export": "schnorb_t.export",
     "check": "schnorb_t.data.check",
     "splits": "schnorb_t.data.splits",
     "geometries": "data_prep/geometries.py",
