@@ -23,7 +23,7 @@ from schnorb_t.reference.pyscf import (
     target_basis,
     versions,
 )
-from schnorb_t.structures import Structure, open_shell
+from schnorb_t.structures import Structure, fault_of
 
 #: What a file's matrices may stand in: the large basis itself or one of the projected minimal bases.
 TARGETS = ("full", *minimal_basis.TARGETS)
@@ -155,9 +155,9 @@ class LabelJob:
         """The labelled molecule.
 
         Raises:
-            LabelError: open shell, not converged, linearly dependent.
+            LabelError: a structure that cannot be treated (open shell, charge ...), not converged, linearly dependent.
         """
-        if reason := open_shell(structure):
+        if reason := fault_of(structure):
             raise LabelError(reason)
         result = label(
             structure.atomic_numbers,

@@ -19,7 +19,7 @@ from schnorb_t.data.header import Header
 from schnorb_t.data.records import MoleculeRecord
 from schnorb_t.errors import UserError
 from schnorb_t.reference.pyscf import FREE_ATOM_BASIS, LabelError, basis_from_pyscf
-from schnorb_t.structures import Structure, open_shell
+from schnorb_t.structures import Structure, fault_of
 from schnorb_t.units import BOHR
 
 METHOD = "GFN2-xTB"
@@ -68,9 +68,9 @@ class XtbJob:
         """The labelled molecule; ``large_basis_energies`` are GFN2-xTB's own levels.
 
         Raises:
-            LabelError: open shell, not converged.
+            LabelError: a structure that cannot be treated (open shell, charge ...), not converged.
         """
-        if reason := open_shell(structure):
+        if reason := fault_of(structure):
             raise LabelError(reason)
         z, x = np.asarray(structure.atomic_numbers, dtype=np.int64), np.asarray(structure.positions, dtype=np.float64)
         calculator = _tblite().interface.Calculator(METHOD, z, x / BOHR)

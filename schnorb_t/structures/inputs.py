@@ -14,12 +14,17 @@ import numpy as np
 from schnorb_t.errors import UserError
 from schnorb_t.units import BOHR
 
-from .electrons import Statement
+from .electrons import Kind, Statement
 from .elements import parse_element
 from .structure import Structure, build, written_symbols
 
 _ORCA_BLOCK = re.compile(r"^[ \t]*\*[ \t]*(xyzfile|xyz|gzmtfile|gzmt|internal|int|pdbfile)\b(.*)$", re.I | re.M)
 _ORCA_COORDS = re.compile(r"^[ \t]*%coords\b(.*?)\bcoords\b(.*?)\bend\b", re.I | re.M | re.S)
+#: Kind, name and pattern of what Turbomole and xtb say.
+_TURBOMOLE: tuple[tuple[Kind, str, str], ...] = (
+    ("charge", "$chrg", r"\$?\b(?:chrg|charge)\b\s*[=\s]\s*([+-]?\d+)"),
+    ("unpaired", "$uhf", r"\$?\b(?:uhf|unpaired)\b\s*[=\s]\s*(\d+)"),
+)
 
 
 def kind_of_input(text: str) -> str:
@@ -132,6 +137,7 @@ def _z_matrix(path: str, index: int, job: str, said: list[Statement]) -> Structu
         _refuse(
             path, index, f"ASE does not understand its Z-matrix ({type(error).__name__}: {error}); give coordinates"
         )
+    assert not isinstance(atoms, list)  # such an input holds one molecule
     return build(atoms.numbers, atoms.positions, said, file=path, index=index, order=index)
 
 
@@ -213,7 +219,7 @@ def read_qchem(file: TextIO, path: str) -> Iterator[Structure]:
                 _refuse(path, index, f"{' '.join(row)!r} in $molecule is no atom with x, y, z; Z-matrices are not read")
             else:
                 atoms.append((row[0], row[1:4]))
-        yield _build(path, index, atoms, _said(*head, "$molecule"), unit)
+        yield _build(path, index, atoms, _said(head[0], head[1], "$molecule"), unit)
         index += 1
 
 
@@ -234,15 +240,11 @@ def read_turbomole(file: TextIO, path: str) -> Iterator[Structure]:
     if any(len(row) < 4 for row in rows):
         _refuse(path, 0, "its $coord group holds lines that are no x, y, z, element")
     said = [
-        Statement(kind, name, value)
-        for kind, name, pattern in (
-            ("charge", "$chrg", r"\$?\b(?:chrg|charge)\b\s*[=\s]\s*([+-]?\d+)"),
-            ("unpaired", "$uhf", r"\$?\b(?:uhf|unpaired)\b\s*[=\s]\s*(\d+)"),
-        )
-        for value in re.findall(pattern, text, re.I)
+        Statement(kind, name, value) for kind, name, pattern in _TURBOMOLE for value in re.findall(pattern, text, re.I)
     ]
     periodic = re.search(r"^[ \t]*\$periodic\s+([1-3])", text, re.I | re.M)
     structure = _build(path, 0, [(row[3], row[:3]) for row in rows], said, 1.0 if "ang" in option else BOHR)
     if periodic:
-        structure = replace(structure, pbc=tuple(k < int(periodic[1]) for k in range(3)))
+        n = int(periodic[1])
+        structure = replace(structure, pbc=(n > 0, n > 1, n > 2))
     yield structure

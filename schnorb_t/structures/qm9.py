@@ -164,7 +164,8 @@ def read_archive(path: Path, on_bad: Callable[[str], None] | None = None) -> Ite
             for member in archive:
                 if not member.isfile() or _MEMBER.fullmatch(member.name) is None:
                     continue
-                content = archive.extractfile(member).read()
+                packed = archive.extractfile(member)
+                content = packed.read() if packed is not None else b""
                 try:
                     molecule = parse_member(content.decode("ascii"), member.name)
                 except UnicodeDecodeError:

@@ -178,8 +178,8 @@ def read_for_labels(paths: Sequence[str | Path]) -> list[Structure]:
             else list(iter_structures(path))
         )
         if path.suffix.lower() in (".sdf", ".sd", ".mol2"):
-            times = Counter(s.name for s in found)
-            found = [replace(s, name=f"{s.name}:{s.index}") if s.name and times[s.name] > 1 else s for s in found]
+            shared = Counter(s.name for s in found)
+            found = [replace(s, name=f"{s.name}:{s.index}") if s.name and shared[s.name] > 1 else s for s in found]
         for place, s in enumerate(found):
             out.append(with_group(replace(s, name=s.name or f"{path.stem}:{place}", order=len(out))))
     name, times = Counter(s.name for s in out).most_common(1)[0] if out else ("", 0)

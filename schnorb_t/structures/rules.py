@@ -48,7 +48,9 @@ def _elements(s: Structure, known: Known) -> str:
 
 
 def _known_elements(s: Structure, known: Known) -> str:
-    unknown = [] if known is None else sorted(set(s.atomic_numbers.tolist()) - set(known))
+    if known is None:
+        return ""
+    unknown = sorted(set(s.atomic_numbers.tolist()) - set(known))
     if not unknown:
         return ""
     symbols = ", ".join(chemical_symbols[z] for z in sorted(known))

@@ -15,7 +15,7 @@ from schnorb_t.commands.predict import predict
 from schnorb_t.commands.write_orca import write_orca
 from schnorb_t.errors import UserError
 from schnorb_t.interfaces.ase import SchNOrbT
-from schnorb_t.structures import electrons, fault_of, read_structures
+from schnorb_t.structures import electrons, fault_of, from_atoms, read_structures
 from schnorb_t.structures.with_ase import statements_in_file
 from tests.structures.files import (
     CARBONATE,
@@ -238,3 +238,16 @@ def test_pyscf_molecules_say_the_same(model):
     assert fault in refusal(ModelGuess("hcnof"), mol)
     triplet = gto.M(atom=[(s, row) for s, *row in OXYGEN], basis="def2-SVP", spin=2, verbose=0)
     assert "multiplicity 3 (mol.spin=2)" in refusal(ModelGuess("hcnof"), triplet)
+
+
+def test_label_jobs_called_from_python_say_the_same():
+    pytest.importorskip("pyscf")
+    from schnorb_t.reference.labels import LabelJob
+    from schnorb_t.reference.pyscf import LabelError, Level
+    from schnorb_t.reference.xtb import XtbJob
+
+    atoms = Atoms([s for s, *_ in CARBONATE], [row[1:] for row in CARBONATE], info={"net_charge": -2})
+    structure = from_atoms(atoms, "carbonate")
+    for job in (LabelJob(Level(basis="STO-3G"), "full"), XtbJob()):
+        with pytest.raises(LabelError, match=r"has charge -2 \(net_charge\), and only neutral"):
+            job(structure)
