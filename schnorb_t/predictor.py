@@ -16,7 +16,7 @@ from schnorb_t.basis import Basis
 from schnorb_t.data.batch import structures_to_batch, to_device
 from schnorb_t.data.batch_sizes import batches_by_size
 from schnorb_t.errors import UserError
-from schnorb_t.nn.doubt import level_deviations
+from schnorb_t.nn.doubt import LastLayerMembers, level_deviations
 from schnorb_t.nn.ensemble import EnsembleModel, level_spread
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.nn.overlap import overlap_power
@@ -177,9 +177,9 @@ class Predictor:
         """Calibrated standard deviation of each level [B, M], Eh, of a model that knows doubt."""
         if self.model.orthogonal:
             coefficients = overlap_power(out[keys.OVERLAP], mask, 0.5) @ torch.where(mask[:, None], coefficients, 0.0)
-        return self.model.doubt.standard_deviation(
-            level_deviations(out[keys.HAMILTONIAN_DEVIATIONS], coefficients).std(0)
-        )
+        doubt = self.model.doubt
+        assert isinstance(doubt, LastLayerMembers)  # or there would be no draws in ``out``
+        return doubt.standard_deviation(level_deviations(out[keys.HAMILTONIAN_DEVIATIONS], coefficients).std(0))
 
     def __repr__(self):
         return f"Predictor of {self.basis} on {self.device}: {self.model.n_parameters():,} parameters"

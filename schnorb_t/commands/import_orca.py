@@ -75,22 +75,22 @@ def import_orca(
         reports = orca.import_orca(
             jobs, output, skip_bad=skip_bad, level=level, ignore_fock=ignore_fock, on_report=step
         )
-    good = [r for r in reports if r.molecule is not None]
+    good = [(r.job.name, r.molecule) for r in reports if r.molecule is not None]
     bad = [r for r in reports if r.molecule is None]
     return {
         "output": str(output),
         "written": bool(good) and not any(r.mixed for r in bad) and (skip_bad or not bad),
         "molecules": [
             {
-                "name": r.job.name,
-                "version": r.molecule.calculation.version,
-                "residuals": {x.name: x.value for x in r.molecule.residuals},
-                "hamiltonian_from": r.molecule.fock_source,
+                "name": name,
+                "version": molecule.calculation.version,
+                "residuals": {x.name: x.value for x in molecule.residuals},
+                "hamiltonian_from": molecule.fock_source,
             }
-            for r in good
+            for name, molecule in good
         ],
-        "residual_names": orca.residual_names(good),
-        "notes": {x.name: x.note for r in good for x in r.molecule.residuals if x.note},
+        "residual_names": orca.residual_names([r for r in reports if r.molecule is not None]),
+        "notes": {x.name: x.note for _, molecule in good for x in molecule.residuals if x.note},
         "refused": [r.reason for r in bad],
         "mixed": any(r.mixed for r in bad),
         "foreign": foreign,

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from schnorb_t.basis import Basis
+from schnorb_t.basis import Basis, GaussianShell
 from schnorb_t.data.store import Header, Store, StoreWriter
 from schnorb_t.errors import UserError
 from schnorb_t.structures import graph_key
@@ -25,7 +25,9 @@ def merged_header(stores: list[Store]) -> Header:
         UserError: target, level, programs or an element's functions differ.
     """
     first = stores[0]
-    shells, functions = {}, {}
+    shells: dict[int, tuple[int, ...]] = {}
+    functions: dict[int, tuple[GaussianShell, ...] | None] = {}
+    core: dict[int, int] = {}
     for store in stores:
         level = {k: v for k, v in store.level.items() if k != NOT_LEVEL}
         plain = dataclasses.replace(store.header, basis=first.basis, level=level)
@@ -33,12 +35,16 @@ def merged_header(stores: list[Store]) -> Header:
         if plain != wanted:
             raise UserError(f"{store.path} and {first.path} do not fit: {wanted.difference(plain)}")
         for z in store.basis.elements:
-            mine = (store.basis.shells[z], store.basis.functions and store.basis.functions[z])
-            if z in shells and mine != (shells[z], functions[z]):
+            theirs = store.basis.functions[z] if store.basis.functions else None
+            mine = store.basis.shells[z], theirs, store.basis.core.get(z, 0)
+            if z in shells and mine != (shells[z], functions[z], core.get(z, 0)):
                 raise UserError(f"{store.path}: its functions of element {z} are not those of {first.path}")
-            shells[z], functions[z] = mine
-    complete = None if None in functions.values() else functions
-    basis = Basis(first.basis.name, shells, complete, first.basis.projected)
+            shells[z], functions[z] = store.basis.shells[z], theirs
+            if store.basis.core.get(z):
+                core[z] = store.basis.core[z]
+    known = {z: shells_of for z, shells_of in functions.items() if shells_of is not None}
+    complete = known if len(known) == len(functions) else None
+    basis = Basis(first.basis.name, shells, complete, first.basis.projected, core=core)
     level = {k: v for k, v in first.level.items() if k != NOT_LEVEL}
     return Header(basis, first.target, level, first.programs)
 

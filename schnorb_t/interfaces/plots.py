@@ -130,7 +130,9 @@ def _draw_column(
         if low <= homo and lumo <= high:
             _draw_arrow(axes, centre, homo, lumo)
     labels = [label for label in labels if low <= label[0] <= high]
-    points = 72 * axes.get_figure(root=True).get_figheight() * axes.get_position().height / (high - low)
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # axes stand on one
+    points = 72 * figure.get_figheight() * axes.get_position().height / (high - low)
     heights = _apart([height for height, *_ in labels], 1.3 * _SMALL / points)
     x, align = (centre + 0.42, "left") if side == "right" else (centre - 0.42, "right")
     for y, (_, text, colour) in zip(heights, labels, strict=True):

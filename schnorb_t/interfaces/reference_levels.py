@@ -72,10 +72,10 @@ class ReferenceStore:
         code = composition_code(atoms.numbers)
         if code not in self._invariants:
             store = self.store
-            rows = np.flatnonzero((store.n_atoms == len(atoms)) & (store.n_electrons == atoms.numbers.sum()))
-            rows = [row for row in rows if composition_code(store.atomic_numbers_of(row)) == code]
-            known = [geometry_invariants(*self._geometry(row)) for row in rows]
-            self._invariants[code] = np.array(rows, dtype=np.int64), np.array(known).reshape(len(rows), N_INVARIANTS)
+            same_size = np.flatnonzero((store.n_atoms == len(atoms)) & (store.n_electrons == atoms.numbers.sum()))
+            found = [int(row) for row in same_size if composition_code(store.atomic_numbers_of(int(row))) == code]
+            invariants = [geometry_invariants(*self._geometry(row)) for row in found]
+            self._invariants[code] = np.array(found, dtype=np.int64), np.array(invariants).reshape(-1, N_INVARIANTS)
         rows, known = self._invariants[code]
         wanted = geometry_invariants(atoms.numbers, atoms.positions)
         for row in rows[(np.abs(known - wanted) <= TOLERANCE).all(axis=1)]:

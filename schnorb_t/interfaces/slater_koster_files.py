@@ -48,7 +48,8 @@ def core_shells(z: int) -> dict[int, int]:
 
 def valence_electrons(z: int) -> dict[int, int]:
     """l -> electrons outside the noble-gas core of the neutral atom, filled in Madelung's order."""
-    left, core, out = z, dict(core_shells(z)), {}
+    left, core = z, dict(core_shells(z))
+    out: dict[int, int] = {}
     for _, l in _MADELUNG:
         electrons = min(left, 4 * l + 2)
         left -= electrons
@@ -82,7 +83,11 @@ def onsite_means(model: MatrixModel) -> tuple[np.ndarray, np.ndarray]:
     overlap = model.overlap0.onsite
     if model.basis.projected:
         overlap = overlap + model.overlap_two_centre.onsite_means().detach()
-    return tuple((0.5 * (x + x.mT)).double().cpu().numpy() for x in (hamiltonian, overlap))
+
+    def symmetric(x: torch.Tensor) -> np.ndarray:
+        return (0.5 * (x + x.mT)).double().cpu().numpy()
+
+    return symmetric(hamiltonian), symmetric(overlap)
 
 
 def valence_shells(model: MatrixModel) -> dict[int, tuple[ValenceShell, ...]]:

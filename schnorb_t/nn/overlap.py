@@ -34,6 +34,8 @@ class FreeAtomOverlap(nn.Module):
         ValueError: the basis comes without functions.
     """
 
+    onsite: Tensor
+
     def __init__(self, basis: Basis, cutoff: float, envelope: float = 0.0):
         super().__init__()
         if basis.functions is None:

@@ -63,3 +63,22 @@ def test_what_does_not_fit_is_refused(files, tmp_path):
         assert not (tmp_path / "m.h5").exists()
     done = run("merge.py", a, b, "-o", b)
     assert done.returncode == 2 and "exists" in done.stderr
+
+
+def test_electrons_that_no_shell_holds_are_kept(tmp_path):
+    """Valence-only files: the merged basis leaves out the same electrons, and other cores do not mix."""
+
+    def store(name, core):
+        basis = Basis("valence", BASIS.shells, projected=True, core=core)
+        record = dataclasses.replace(example(0, split="train"), name=name)
+        n = record.n_electrons - sum(core.get(int(z), 0) for z in record.atomic_numbers)
+        header = Header(basis, HEADER.target, HEADER.level, HEADER.programs)
+        return write(tmp_path / f"{name}.h5", [dataclasses.replace(record, n_electrons=n)], header)
+
+    core = {6: 2, 8: 2}
+    a, b, other = store("a", core), store("b", core), store("other", {6: 2})
+    done = run("merge.py", a, b, "-o", tmp_path / "m.h5")
+    assert done.returncode == 0, done.stderr
+    assert Store(tmp_path / "m.h5").basis.core == core
+    refused = run("merge.py", a, other, "-o", tmp_path / "n.h5")
+    assert refused.returncode == 2 and "element 8" in refused.stderr
