@@ -85,7 +85,8 @@ class SelfProduct(nn.Module):
 
     def forward(self, x: Features) -> Features:
         """Features of atoms -> features of the same irreps."""
-        y = torch.cat([self.mix(x)[n] for n in self.names], 1)
+        mixed = self.mix(x)
+        y = torch.cat([mixed[n] for n in self.names], 1)
         n, _, c = y.shape
         pairs = y.index_select(1, self.upper[0]) * y.index_select(1, self.upper[1])
         coupled = self.coupling.T.to(y.dtype) @ pairs
