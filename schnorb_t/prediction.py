@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -29,6 +30,7 @@ class Prediction:
         name: of the structure, empty where it has none.
         orbital_energy_spread: [m], Eh, of an ensemble: standard deviation of each level over its members, which grows
             where the molecule is unlike those learned from; None of a single model.
+        properties: whatever else the model gives, by the field of its declaration in ``schnorb_t.keys``.
     """
 
     atomic_numbers: np.ndarray
@@ -40,6 +42,7 @@ class Prediction:
     orbital_coefficients: np.ndarray
     name: str = ""
     orbital_energy_spread: np.ndarray | None = None
+    properties: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def n_electrons(self) -> int:

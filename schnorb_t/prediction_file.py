@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import h5py
+import numpy as np
+
 import schnorb_t
-from schnorb_t import units
+from schnorb_t import keys, units
+from schnorb_t.errors import UserError, brief
 from schnorb_t.files import check_output
 from schnorb_t.hdf5 import HDF5Output
 from schnorb_t.prediction import Prediction
@@ -15,16 +20,26 @@ from schnorb_t.training.checkpoint import ModelCard
 __all__ = ["PredictionWriter", "check_output"]
 
 FORMAT = "schnorb_t predictions"
-FORMAT_VERSION = 1
-#: Of the datasets and group attributes.
-UNITS = {"positions": "Angstrom", "hamiltonian": "Eh", "overlap": "1", "orbital_energies": "Eh", "homo": "Eh"} | {
-    "lumo": "Eh",
-    "orbital_energy_spread": "Eh",
-}
+#: 2: any declared quantity, each dataset with its unit. 1: without.
+FORMAT_VERSION = 2
 ORBITAL_ORDER = (
     "atoms in input order; within an atom shells by l, then as the basis lists them; within a shell m = -l..l of "
     "standard real spherical harmonics (p: y, z, x; d: xy, yz, z2, xz, x2-y2)"
 )
+
+
+def predicted() -> list[keys.Quantity]:
+    """What a file of predictions holds of each structure, as far as the model gives it."""
+    return [q for q in keys.KEYS.values() if q.predicted]
+
+
+def _plain_unit(quantity: keys.Quantity) -> str:
+    return {"Å": "Angstrom", "": "1"}.get(quantity.unit, quantity.unit)
+
+
+def units_of_file() -> dict[str, str]:
+    """Units of datasets and group attributes."""
+    return {q.field: _plain_unit(q) for q in predicted() if q.dtype == "float64"} | {"homo": "Eh", "lumo": "Eh"}
 
 
 class PredictionWriter:
@@ -54,7 +69,7 @@ class PredictionWriter:
             "level_of_theory": json.dumps(card.level),
             "basis": card.basis.to_json(),
             "orbital_order": ORBITAL_ORDER,
-            "units": json.dumps(UNITS),
+            "units": json.dumps(units_of_file()),
             "hartree_in_ev": units.HARTREE,
         }
 
@@ -65,10 +80,10 @@ class PredictionWriter:
             UserError: the disk refuses.
         """
         group = self._output.file.create_group(f"{index:06d}")
-        for name in ("atomic_numbers", "positions", "hamiltonian", "overlap", "orbital_energies"):
-            group.create_dataset(name, data=getattr(prediction, name))
-        if prediction.orbital_energy_spread is not None:
-            group.create_dataset("orbital_energy_spread", data=prediction.orbital_energy_spread)
+        for q in predicted():
+            value = prediction.properties.get(q.field, getattr(prediction, q.field, None))
+            if value is not None:
+                group.create_dataset(q.field, data=value).attrs["unit"] = _plain_unit(q)
         group.attrs.update(
             {
                 "index": index,
@@ -95,3 +110,30 @@ class PredictionWriter:
         if kind is None:
             self._output.file.attrs["n_structures"] = self.count
         self._output.__exit__(kind, *error)
+
+
+def read_predictions(path: str | Path) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Structures of a file of predictions of any format, one by one.
+
+    Yields:
+        index in the file of structures, and by name its datasets and its group's attributes (docs/predict.md).
+
+    Raises:
+        UserError: no such file, not one of predictions, of a newer format, or damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            if file.attrs.get("format") != FORMAT:
+                raise UserError(f"{path}: holds no predictions of schnorb_t predict")
+            version = int(file.attrs["format_version"])
+            if version > FORMAT_VERSION:
+                raise UserError(f"{path}: format {version} is newer than this package's {FORMAT_VERSION}; update it")
+            for group in file.values():
+                attributes = dict(group.attrs)
+                yield int(attributes["index"]), attributes | {name: data[()] for name, data in group.items()}
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        reason = f"cannot be read ({brief(error)})"
+        raise UserError(f"{path}: {reason}; the file is damaged or of another kind, copy or write it again") from None

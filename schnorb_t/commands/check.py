@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from schnorb_t import units
+from schnorb_t import keys, units
 from schnorb_t.data import validation
 from schnorb_t.data.reader import Store, journal_path
 from schnorb_t.data.records import SPLITS
@@ -44,10 +44,13 @@ def print_contents(store: Store, report: Report, console: Console) -> None:
         table.add_row(f"{what} per molecule, min / mean / max", _range(values.astype(float)))
     table.add_row("smallest distance, Å", _range(measures["smallest_distance"], "{:.3f}"))
     table.add_row("smallest overlap eigenvalue", _range(measures["overlap_eigenvalue"], "{:.2e}"))
-    for name, unit in (("hamiltonian", " Eh"), ("overlap", "")):
-        asymmetry = store.column(f"{name}_asymmetry")
-        largest = f"{asymmetry.max():.1e}{unit}" if len(asymmetry) else "-"
-        table.add_row(f"largest asymmetry of the {name}", largest)
+    held = [q for q in keys.stored() if q.field in store.fields]
+    for q in (q for q in held if q.optional):
+        table.add_row(f"with {q.field}", f"{int(store.has(q.field).sum()):,}")
+    for q in (q for q in held if q.symmetric):
+        asymmetry = store.column(f"{q.field}_asymmetry")
+        largest = f"{asymmetry.max():.1e} {q.unit}".rstrip() if len(asymmetry) else "-"
+        table.add_row(f"largest asymmetry of the {q.field}", largest)
     table.add_row("occupied levels against large basis, Eh", _range(measures["occupied_error"], "{:.1e}"))
     gap = (measures["lumo"] - measures["homo"]) * units.HARTREE
     large_gap = (measures["lumo_large_basis"] - measures["homo_large_basis"]) * units.HARTREE

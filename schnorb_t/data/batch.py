@@ -11,6 +11,7 @@ from torch import Tensor
 from schnorb_t import keys
 from schnorb_t.basis import Basis
 from schnorb_t.data.records import MoleculeRecord
+from schnorb_t.keys import Quantity
 
 
 def pair_list(n_atoms: np.ndarray, positions: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
@@ -87,32 +88,63 @@ def structures_to_batch(
     }
 
 
-def _pad(rows: Sequence[np.ndarray], fill: float) -> Tensor:
-    """Stack arrays of one rank and different size into one padded float64 tensor."""
-    shape = np.max([x.shape for x in rows], axis=0)
-    out = np.full((len(rows), *shape), fill)
+def _padded(rows: Sequence[np.ndarray | None], fill: float, dtype: str) -> Tensor:
+    """Stack arrays of one rank and different size, absent ones too, into one padded tensor."""
+    shape = np.max([x.shape for x in rows if x is not None], axis=0)
+    out = np.full((len(rows), *shape), fill, dtype)
     for k, x in enumerate(rows):
-        out[(k, *map(slice, x.shape))] = x
+        if x is not None:
+            out[(k, *map(slice, x.shape))] = x
     return torch.from_numpy(out)
+
+
+def _label(quantity: Quantity, values: Sequence, n_atoms: Sequence[int]) -> Tensor:
+    """One declared quantity of all molecules as in ``keys``; ``fill`` where a molecule lacks it."""
+    dtype = {"float64": "float64", "int64": "int64", "bool": "bool"}[quantity.dtype]
+    if quantity.axes[0] == keys.ATOMS:
+        tail = next(x.shape[1:] for x in values if x is not None)
+        parts = [
+            np.full((n, *tail), quantity.fill, dtype) if x is None else np.asarray(x, dtype)
+            for n, x in zip(n_atoms, values, strict=True)
+        ]
+        return torch.from_numpy(np.concatenate(parts))
+    if not quantity.record_axes:
+        return torch.from_numpy(np.array([quantity.fill if x is None else x for x in values], dtype))
+    return _padded(values, quantity.fill, dtype)
 
 
 def records_to_batch(
     records: Sequence[MoleculeRecord], basis: Basis, cutoff: float, indices: Sequence[int] | None = None
 ) -> dict[str, Tensor]:
-    """``structures_to_batch`` with the labels: padded H, S (0 in padding) and large-basis energies (NaN in padding)."""
+    """``structures_to_batch`` with the labels: every declared quantity that at least one of the molecules has.
+
+    Args:
+        records: the molecules.
+        basis: tells each atom's orbitals.
+        cutoff: Å, pairs farther apart have no block.
+        indices: of the molecules in their file (default: 0, 1, ...).
+
+    Returns:
+        beside the input of ``structures_to_batch``: ``n_electrons, n_occupied, index``, and by name each quantity of
+        ``keys.stored()`` that is there, in float64, int64 or bool, padded with its ``fill`` (H and S: 0, levels: NaN).
+        Optional ones come with flags, ``keys.present(name)`` [B] bool; molecules without hold ``fill`` everywhere.
+    """
     batch = structures_to_batch([x.atomic_numbers for x in records], [x.positions for x in records], basis, cutoff)
-    electrons = torch.tensor([x.n_electrons for x in records], dtype=torch.int64)
-    batch |= {
-        keys.N_ELECTRONS: electrons,
-        keys.N_OCCUPIED: electrons // 2,
-        keys.HAMILTONIAN: _pad([x.hamiltonian for x in records], 0.0),
-        keys.OVERLAP: _pad([x.overlap for x in records], 0.0),
-        keys.LARGE_BASIS_ENERGIES: _pad([x.large_basis_energies for x in records], float("nan")),
-        keys.TOTAL_ENERGY: torch.tensor([x.total_energy for x in records], dtype=torch.float64),
-        keys.INDEX: torch.as_tensor(range(len(records)) if indices is None else indices, dtype=torch.int64),
-    }
+    n_atoms = [len(x.atomic_numbers) for x in records]
+    for quantity in keys.stored():
+        if not quantity.batched or quantity.name in batch:
+            continue
+        values = [x.values.get(quantity.field) for x in records]
+        there = [x is not None for x in values]
+        if any(there):
+            batch[quantity.name] = _label(quantity, values, n_atoms)
+            if quantity.optional:
+                batch[keys.present(quantity.name)] = torch.tensor(there)
+    batch[keys.N_OCCUPIED] = batch[keys.N_ELECTRONS] // 2
+    batch[keys.INDEX] = torch.as_tensor(range(len(records)) if indices is None else indices, dtype=torch.int64)
     return batch
 
 
-def to_device(batch: dict[str, Tensor], device) -> dict[str, Tensor]:
+def to_device(batch: dict[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:
+    """A copy of the batch on a device."""
     return {k: v.to(device, non_blocking=True) for k, v in batch.items()}

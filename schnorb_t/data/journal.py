@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
+from ..files import write_error
 from .records import PackedRecord
 
 MAGIC = b"\x93schnorb_t\x00frame\n"
@@ -34,23 +35,14 @@ HEADER, MOLECULE, FAILURE = 0, 1, 2
 #: Seconds between two fsyncs; a kill loses nothing, a power cut at most the molecules of this time.
 SYNC_EVERY = 5.0
 
-_ARRAYS = (
+#: Arrays of a molecule's frame of format 1, in their order; later formats name them.
+_ARRAYS_1 = (
     ("atomic_numbers", "<u1"),
     ("positions", "<f8"),
     ("hamiltonian", "<f8"),
     ("overlap", "<f8"),
     ("large_basis_energies", "<f8"),
     ("contraction", "<f8"),
-)
-_TEXTS_AND_NUMBERS = (
-    "name",
-    "group",
-    "split",
-    "order",
-    "total_energy",
-    "n_electrons",
-    "hamiltonian_asymmetry",
-    "overlap_asymmetry",
 )
 
 
@@ -73,6 +65,7 @@ class Frames(Sequence):
         self._names: list[str] = []
 
     def append(self, frame: Frame) -> None:
+        """Add a frame at the end."""
         values = frame.kind, frame.start, frame.length, frame.order
         for column, value in zip(self._numbers, values, strict=True):
             column.append(value)
@@ -87,23 +80,36 @@ class Frames(Sequence):
 
 
 def encode_molecule(packed: PackedRecord) -> bytes:
-    """A packed molecule as a frame's payload: length of the JSON text, the text, the arrays."""
-    arrays = [np.ascontiguousarray(getattr(packed, name), dtype=dtype) for name, dtype in _ARRAYS]
-    meta = {key: getattr(packed, key) for key in _TEXTS_AND_NUMBERS}
-    meta["shapes"] = [a.shape for a in arrays]
+    """A packed molecule as a frame's payload: length of the JSON text, the text, the arrays.
+
+    The text has numbers and texts by field, ``n_orbitals``, ``asymmetries``, and ``arrays``: [field, type, shape] of
+    each array that follows. What a molecule lacks is not there.
+    """
+    arrays = {field: value for field, value in packed.values.items() if isinstance(value, np.ndarray)}
+    meta = {field: value for field, value in packed.values.items() if field not in arrays}
+    meta |= {"n_orbitals": packed.n_orbitals, "asymmetries": dict(packed.asymmetries)}
+    meta["arrays"] = [[field, value.dtype.str, value.shape] for field, value in arrays.items()]
     text = json.dumps(meta).encode()
-    return b"".join([_CRC.pack(len(text)), text, *[a.tobytes() for a in arrays]])
+    return b"".join([_CRC.pack(len(text)), text, *[np.ascontiguousarray(a).tobytes() for a in arrays.values()]])
 
 
 def decode_molecule(payload: bytes) -> PackedRecord:
-    """The way back from ``encode_molecule``."""
+    """The way back from ``encode_molecule``; reads frames of every format."""
     meta, at = decode_meta(payload)
-    arrays = {}
-    for (name, dtype), shape in zip(_ARRAYS, meta.pop("shapes"), strict=True):
+    if "shapes" in meta:
+        meta["arrays"] = [[f, t, shape] for (f, t), shape in zip(_ARRAYS_1, meta.pop("shapes"), strict=True)]
+        meta["asymmetries"] = {f: meta.pop(f"{f}_asymmetry") for f in ("hamiltonian", "overlap")}
+    values = {}
+    for field, dtype, shape in meta.pop("arrays"):
         count = int(np.prod(shape))
-        arrays[name] = np.frombuffer(payload, dtype, count, at).reshape(shape)
-        at += arrays[name].nbytes
-    return PackedRecord(**meta, **arrays)
+        values[field] = np.frombuffer(payload, dtype, count, at).reshape(shape)
+        at += values[field].nbytes
+    if "n_orbitals" not in meta:  # format 1: an empty contraction stood for none
+        meta["n_orbitals"] = values["contraction"].shape[1]
+        if not len(values["contraction"]):
+            del values["contraction"]
+    n_orbitals, asymmetries = meta.pop("n_orbitals"), meta.pop("asymmetries")
+    return PackedRecord(values | meta, n_orbitals, asymmetries)
 
 
 def decode_meta(payload) -> tuple[dict, int]:
@@ -114,12 +120,13 @@ def decode_meta(payload) -> tuple[dict, int]:
 
 
 def encode_text(meta: dict) -> bytes:
+    """A payload without arrays: length of the JSON text, the text."""
     text = json.dumps(meta).encode()
     return _CRC.pack(len(text)) + text
 
 
 #: (process, journal) pairs that this process writes: POSIX locks do not see a second writer in the same process.
-_open_here: set[tuple[int, str]] = set()
+_writing: set[tuple[int, str]] = set()
 
 
 class Journal:
@@ -135,10 +142,10 @@ class Journal:
     def __init__(self, path: Path):
         self.path = Path(path)
         self._key = (os.getpid(), str(self.path.resolve()))
-        if self._key in _open_here:
+        if self._key in _writing:
             raise UserError(f"{self.path}: this process already writes it; close the first writer")
         self._file = self._open_and_lock()
-        _open_here.add(self._key)
+        _writing.add(self._key)
         try:
             self.frames = self._scan()
         except BaseException:
@@ -152,7 +159,7 @@ class Journal:
             try:
                 file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             except OSError as error:
-                raise UserError(f"{self.path}: cannot be written ({error.strerror}); check folder and rights") from None
+                raise write_error(self.path, error) from None
             try:
                 # A POSIX lock dies with this process and is not inherited by forked workers.
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -243,14 +250,20 @@ class Journal:
                 self._synced = time.monotonic()
         except OSError as error:
             os.ftruncate(self._file, self._end)
-            raise UserError(f"{self.path}: cannot be written ({error.strerror}); free the disk and continue") from None
+            raise write_error(self.path, error, "free the disk and continue: nothing is lost") from None
         self.frames.append(Frame(kind, self._end + _HEAD_SIZE, len(payload), name, order))
         self._end = at
 
     def payload(self, frame: Frame) -> bytes:
+        """Read a frame's payload."""
         return os.pread(self._file, frame.length, frame.start)
 
     def sync(self) -> None:
+        """Wait until everything is on the disk.
+
+        Raises:
+            OSError: the disk refuses.
+        """
         os.fsync(self._file)
 
     def remove(self) -> None:
@@ -262,4 +275,4 @@ class Journal:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-            _open_here.discard(self._key)
+            _writing.discard(self._key)

@@ -10,18 +10,19 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from .. import keys
+from ..errors import UserError
 from ..files import atomic_write
 from ..hdf5 import HDF5Output
+from ..keys import Quantity
 from . import journal as j
 from .records import PackedRecord
 
 FORMAT = "schnorb_t store"
-SCHEMA_VERSION = 1
+#: 2: a column for each declared quantity, flags where optional ones are present. 1: H, S, levels and energy in all.
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)
 
-UNITS = (
-    "positions: Angstrom; hamiltonian: Hartree; overlap: 1; large_basis_energies: Hartree; "
-    "total_energy: Hartree; contraction: 1"
-)
 ORBITAL_ORDER = (
     "atoms as in atomic_numbers; within an atom shells by l, then as listed in the basis; within a shell m = -l..l of "
     "standard real spherical harmonics (p: y, z, x; d: xy, yz, z2, xz, x2-y2), no extra signs"
@@ -35,23 +36,21 @@ CACHE_BYTES = 1 << 20
 #: Molecules are handed to HDF5 in blocks of about this many bytes.
 BLOCK_BYTES = 4 << 20
 
-BULK = {  # dataset -> (dtype, offset column)
-    "atomic_numbers": ("u1", "atom_offset"),
-    "positions": ("<f8", "atom_offset"),
-    "hamiltonian": ("<f8", "triangle_offset"),
-    "overlap": ("<f8", "triangle_offset"),
-    "large_basis_energies": ("<f8", "level_offset"),
-    "contraction": ("<f8", "contraction_offset"),
-}
-_NUMBERS = {
-    "n_orbitals": "<i8",
-    "n_electrons": "<i8",
-    "total_energy": "<f8",
-    "order": "<i8",
-    "hamiltonian_asymmetry": "<f8",
-    "overlap_asymmetry": "<f8",
-}
-_TEXTS = ("name", "group", "split")
+
+def offset_column(quantity: Quantity, version: int = SCHEMA_VERSION) -> str:
+    """Name in ``index/`` of where each molecule's part of a concatenated dataset begins and ends, [n+1]."""
+    if quantity.axes[0] == keys.ATOMS and not quantity.optional:
+        return "atom_offset"
+    if version == 1:
+        return {"large_basis_energies": "level_offset", "contraction": "contraction_offset"}.get(
+            quantity.field, "triangle_offset"
+        )
+    return f"{quantity.field}_offset"
+
+
+def present_column(quantity: Quantity) -> str:
+    """Name in ``index/`` of the flags that say which molecules have an optional quantity, [n] uint8."""
+    return keys.present(quantity.field)
 
 
 def merge(path: Path, header: dict, journal: j.Journal, old) -> None:
@@ -120,23 +119,22 @@ def _temporary(path: Path) -> Path:
 
 def _write(output: HDF5Output, header: dict, molecules: Iterable[PackedRecord], n: int, failures: list) -> None:
     file = output.file
+    columns = _Columns(output, n)
+    for i, packed in enumerate(molecules):
+        columns.add(i, packed)
+    columns.finish()
+    held = columns.held()
     file.attrs["format"] = FORMAT
     file.attrs["schema_version"] = SCHEMA_VERSION
     file.attrs["n_molecules"] = n
     file.attrs["target"] = header["target"]
     file.attrs["level"] = json.dumps(header["level"], sort_keys=True)
     file.attrs["programs"] = json.dumps(header["programs"], sort_keys=True)
-    file.attrs["units"] = UNITS
+    file.attrs["quantities"] = json.dumps([_description(q) for q in held])
+    file.attrs["units"] = "; ".join(f"{q.field}: {q.unit or '1'}" for q in held if q.dtype == "float64")
     file.attrs["orbital_order"] = ORBITAL_ORDER
     file.attrs["packing"] = PACKING
-    index, texts = _write_bulk(output, molecules, n)
     file.create_dataset("basis", data=header["basis"])  # attributes end at 64 KiB
-    group = file.create_group("index")
-    for name, values in index.items():
-        group.create_dataset(name, data=values, **_column_layout(len(values)))
-    for name in _TEXTS:
-        data = _fixed_texts(texts.pop(name), 5 if name == "split" else 1)
-        group.create_dataset(name, data=data, **_column_layout(n))
     group = file.create_group("failures")
     group.create_dataset("order", data=np.array([f[0] for f in failures], dtype="<i8"))
     for k, name in ((1, "name"), (2, "reason")):
@@ -144,55 +142,118 @@ def _write(output: HDF5Output, header: dict, molecules: Iterable[PackedRecord], 
         group.create_dataset(name, data=data, dtype=h5py.string_dtype())
 
 
-def _write_bulk(output: HDF5Output, molecules: Iterable[PackedRecord], n: int) -> tuple[dict, dict]:
-    """Concatenate the arrays of all molecules block by block.
+def _description(q: Quantity) -> dict:
+    return {"field": q.field, "axes": q.record_axes, "unit": q.unit, "type": q.dtype, "meaning": q.meaning} | (
+        {"optional": True} if q.optional else {}
+    )
 
-    Returns:
-        the columns of the index, and its texts, each ended by a zero byte.
+
+class _Columns:
+    """Everything per molecule, in the order of the file: concatenated datasets, written block by block, and ``index/``.
+
+    An optional quantity that no molecule has leaves no trace.
     """
-    datasets = {}
-    for name, (dtype, _) in BULK.items():
-        tail = (3,) if name == "positions" else ()
-        chunk = (CHUNK // 4, 3) if tail else (CHUNK,)
-        datasets[name] = output.file.create_dataset(
-            name, (0, *tail), dtype, chunks=chunk, maxshape=(None, *tail), fletcher32=True
-        )
-    index = {name: np.zeros(n, dtype) for name, dtype in _NUMBERS.items()}
-    index |= {offset: np.zeros(n + 1, "<i8") for _, offset in BULK.values()}
-    texts = {name: bytearray() for name in _TEXTS}
-    block: dict[str, list[np.ndarray]] = {name: [] for name in BULK}
-    waiting = 0
 
-    def flush():
-        for name, parts in block.items():
-            data, dataset = np.concatenate(parts), datasets[name]
-            at = len(dataset)
-            dataset.resize(at + len(data), axis=0)
-            dataset[at:] = data
-            parts.clear()
-        output.check()
+    def __init__(self, output: HDF5Output, n: int):
+        self.output, self.n = output, n
+        self.quantities = keys.stored()
+        self.known = {q.field for q in self.quantities}
+        self.datasets: dict[str, h5py.Dataset] = {}
+        self.block: dict[str, list[np.ndarray]] = {}
+        self.waiting = 0
+        self.index = {"n_orbitals": np.zeros(n, "<i8")}
+        self.texts: dict[str, bytearray] = {}
+        for q in self.quantities:
+            if not q.optional:
+                self._begin(q)
 
-    for i, packed in enumerate(molecules):
-        for name in _NUMBERS:
-            index[name][i] = packed.contraction.shape[1] if name == "n_orbitals" else getattr(packed, name)
-        for name in _TEXTS:
-            texts[name] += getattr(packed, name).encode() + b"\0"
-        for name, (_, offset) in BULK.items():
-            array = getattr(packed, name)
-            array = array if name == "positions" else array.ravel()
-            index[offset][i + 1] = index[offset][i] + len(array)
-            block[name].append(array)
-            waiting += array.nbytes
-        if waiting > BLOCK_BYTES:
-            flush()
-            waiting = 0
-    if block["positions"]:
-        flush()
-    return index, texts
+    def _begin(self, q: Quantity) -> None:
+        """Make room for a quantity; the molecules before lack it."""
+        if q.optional:
+            self.index[present_column(q)] = np.zeros(self.n, "u1")
+        if q.symmetric:
+            self.index[f"{q.field}_asymmetry"] = np.zeros(self.n, "<f8")
+        if q.ragged:
+            chunk = (CHUNK if not q.tail else max(1, CHUNK // 4 if q.tail == (3,) else CHUNK // int(np.prod(q.tail))),)
+            self.datasets[q.field] = self.output.file.create_dataset(
+                q.field,
+                (0, *q.tail),
+                q.stored_as,
+                chunks=(*chunk, *q.tail),
+                maxshape=(None, *q.tail),
+                fletcher32=True,
+            )
+            self.datasets[q.field].attrs["unit"] = q.unit
+            self.block[q.field] = []
+            self.index.setdefault(offset_column(q), np.zeros(self.n + 1, "<i8"))
+        elif q.dtype == "text":
+            self.texts[q.field] = bytearray()
+        else:
+            self.index[q.field] = np.zeros((self.n, *q.tail), q.stored_as)
+
+    def add(self, i: int, packed: PackedRecord) -> None:
+        """Append molecule number i."""
+        if unknown := packed.values.keys() - self.known:
+            raise UserError(
+                f"{self.output.path}: molecule {packed.name!r} has {', '.join(sorted(unknown))}, which this schnorb_t "
+                "does not know and would lose; finish the file with the version that began it"
+            )
+        self.index["n_orbitals"][i] = packed.n_orbitals
+        for q in self.quantities:
+            value = packed.values.get(q.field)
+            if value is None and q.optional:
+                continue
+            if q.dtype == "text":
+                self.texts[q.field] += (q.default or "" if value is None else value).encode() + b"\0"
+                continue
+            if q.optional:
+                if present_column(q) not in self.index:
+                    self._begin(q)
+                self.index[present_column(q)][i] = 1
+            if q.symmetric:
+                self.index[f"{q.field}_asymmetry"][i] = packed.asymmetries[q.field]
+            if q.ragged:
+                part = value.reshape(-1, *q.tail)
+                self.index[offset_column(q)][i + 1] = len(part)
+                self.block[q.field].append(part)
+                self.waiting += part.nbytes
+            else:
+                self.index[q.field][i] = value
+        if self.waiting > BLOCK_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        for field, parts in self.block.items():
+            if parts:
+                data, dataset = np.concatenate(parts), self.datasets[field]
+                at = len(dataset)
+                dataset.resize(at + len(data), axis=0)
+                dataset[at:] = data
+                parts.clear()
+        self.waiting = 0
+        self.output.check()
+
+    def finish(self) -> None:
+        """Write what waits, and ``index/``."""
+        self._flush()
+        for column in {offset_column(q) for q in self.quantities if q.ragged} & self.index.keys():
+            np.cumsum(self.index[column], out=self.index[column])
+        group = self.output.file.create_group("index")
+        for name in sorted(self.index):
+            group.create_dataset(name, data=self.index[name], **_column_layout(self.index[name].shape))
+        for name in list(self.texts):
+            data = _fixed_texts(self.texts.pop(name), 5 if name == keys.SPLIT else 1)
+            group.create_dataset(name, data=data, **_column_layout((self.n,)))
+
+    def held(self) -> list[Quantity]:
+        """What the file holds, in the order of declaration."""
+        return [q for q in self.quantities if not q.optional or present_column(q) in self.index]
 
 
-def _column_layout(n: int) -> dict:
-    return {"chunks": (min(n, CHUNK),), "compression": "gzip", "shuffle": True} if n else {}
+def _column_layout(shape: tuple[int, ...]) -> dict:
+    if not shape[0]:
+        return {}
+    return {"chunks": (min(shape[0], CHUNK), *shape[1:]), "compression": "gzip", "shuffle": True}
 
 
 def _fixed_texts(joined: bytearray, least: int) -> np.ndarray:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from .. import keys
 from ..basis import Basis
 from ..errors import UserError, brief
 from .header import Header
-from .merge import BULK, CACHE_BYTES, FORMAT, SCHEMA_VERSION
+from .merge import CACHE_BYTES, FORMAT, READABLE_VERSIONS, SCHEMA_VERSION, offset_column, present_column
 from .records import SPLITS, MoleculeRecord, PackedRecord, unpack
 
 
@@ -25,6 +28,17 @@ def journal_path(path: str | Path) -> Path:
 
 def finish_hint(path: Path) -> str:
     return f"run the command that writes it again, or `schnorb_t check --finish {path}`"
+
+
+#: Fields that every molecule of a file of version 1 has.
+FIELDS_1 = ("atomic_numbers", "positions", "hamiltonian", "overlap", "large_basis_energies", "total_energy") + (
+    "n_electrons",
+    "name",
+    "group",
+    "split",
+    "order",
+    "contraction",
+)
 
 
 class Store:
@@ -40,6 +54,9 @@ class Store:
         n_atoms, n_orbitals, n_electrons: [n] int64.
         names, groups, splits: [n] text.
         header, basis, target, level, programs: what all molecules share.
+        version: schema version of the file.
+        fields: what the file holds (``keys.stored()`` explains each).
+        unknown: what it holds that this version of the package has no declaration for, and does not read.
 
     Raises:
         UserError: no such file, no HDF5 file, truncated, another format or schema version.
@@ -50,7 +67,9 @@ class Store:
         self._file: h5py.File | None = None
         self._pid = -1
         self._identity: tuple | None = None
+        self.version, self.fields, self.unknown = SCHEMA_VERSION, (), ()
         self._open()
+        _ = self.header  # now, not in the middle of work, is the time to find it damaged
         if self.unfinished:
             warnings.warn(
                 f"{self.path}: a writer is at work or was interrupted, and {journal_path(self.path)} holds "
@@ -85,26 +104,60 @@ class Store:
                 f"{self.path}: cannot be read as HDF5 ({brief(error)}); if it was copied, copy it again, "
                 "if it is something else, convert it first (data_prep/)"
             ) from None
-        if file.attrs.get("format") != FORMAT:
+        try:
+            with self._reading("its layout"):
+                self._check_layout(file)
+        except UserError:
             file.close()
-            raise UserError(f"{self.path}: an HDF5 file, but not one of this package; convert it first (data_prep/)")
-        version = int(file.attrs.get("schema_version", 0))
-        if version != SCHEMA_VERSION:
-            file.close()
-            raise UserError(
-                f"{self.path}: has schema version {version}, this schnorb_t reads version {SCHEMA_VERSION}; "
-                + ("update schnorb_t" if version > SCHEMA_VERSION else "write the file again")
-            )
-        missing = [name for name in (*BULK, "basis", "index", "failures") if name not in file]
-        if missing:
-            file.close()
-            raise UserError(f"{self.path}: lacks {', '.join(missing)}, so it is damaged; copy or write it again")
+            raise
         self._file, self._pid, self._identity = file, os.getpid(), identity
-        self._data = {name: file[name] for name in BULK}
+        self._data = {q.field: file[q.field] for q in keys.stored() if q.ragged and q.field in file}
         return file
 
+    def _check_layout(self, file: h5py.File) -> None:
+        """Whether it is a store of a format that can be read, with all its parts."""
+        if file.attrs.get("format") != FORMAT:
+            raise UserError(f"{self.path}: an HDF5 file, but not one of this package; convert it first (data_prep/)")
+        version = int(file.attrs.get("schema_version", 0))
+        if version not in READABLE_VERSIONS:
+            raise UserError(
+                f"{self.path}: has schema version {version}, this schnorb_t reads up to version {SCHEMA_VERSION}; "
+                + ("update schnorb_t" if version > SCHEMA_VERSION else "write the file again")
+            )
+        self.version = version
+        if version == 1:
+            needed = [q.field for q in keys.stored() if q.field in FIELDS_1]
+            self.unknown: tuple[str, ...] = ()
+        else:
+            described = [entry["field"] for entry in json.loads(file.attrs["quantities"])]
+            known = {q.field for q in keys.stored()}
+            needed = [f for f in described if f in known]
+            self.unknown = tuple(f for f in described if f not in known)
+        self.fields = tuple(needed)
+        quantities = [q for q in keys.stored() if q.field in needed]
+        parts = ["basis", "index", "failures", "index/n_orbitals", "failures/name", "failures/reason"]
+        parts += [q.field if q.ragged else f"index/{q.field}" for q in quantities]
+        parts += [f"index/{offset_column(q, version)}" for q in quantities if q.ragged]
+        parts += [f"index/{q.field}_asymmetry" for q in quantities if q.symmetric]
+        if version > 1:
+            parts += [f"index/{present_column(q)}" for q in quantities if q.optional]
+        missing = [part for part in dict.fromkeys(parts) if part not in file]
+        if missing:
+            raise UserError(f"{self.path}: lacks {', '.join(missing)}, so it is damaged; copy or write it again")
+        attributes = [name for name in ("target", "level", "programs", "n_molecules") if name not in file.attrs]
+        if attributes:
+            raise UserError(f"{self.path}: does not say {', '.join(attributes)}, so it is damaged; write it again")
+        n = int(file.attrs["n_molecules"])
+        for q in quantities:
+            column, length = (f"index/{offset_column(q, version)}", n + 1) if q.ragged else (f"index/{q.field}", n)
+            if file[column].shape[:1] != (length,):
+                raise UserError(
+                    f"{self.path}: {column} has {file[column].shape} entries for {n} molecules, so it is damaged; "
+                    "copy or write it again"
+                )
+
     def __getstate__(self):
-        return {"path": self.path, "_identity": self._identity}
+        return {name: getattr(self, name) for name in ("path", "_identity", "version", "fields", "unknown")}
 
     def __setstate__(self, state):
         self.__dict__.update(state, _file=None, _pid=-1)
@@ -124,13 +177,19 @@ class Store:
 
     @cached_property
     def header(self) -> Header:
+        """What all molecules share.
+
+        Raises:
+            UserError: damaged.
+        """
         file = self._open()
-        return Header(
-            Basis.from_json(file["basis"].asstr()[()]),
-            file.attrs["target"],
-            json.loads(file.attrs["level"]),
-            json.loads(file.attrs["programs"]),
-        )
+        with self._reading("what all molecules share"):
+            return Header(
+                Basis.from_json(file["basis"].asstr()[()]),
+                file.attrs["target"],
+                json.loads(file.attrs["level"]),
+                json.loads(file.attrs["programs"]),
+            )
 
     @property
     def basis(self) -> Basis:
@@ -156,26 +215,89 @@ class Store:
     # ---- columns: one entry per molecule, no matrices read ---------------------------------------------------
 
     def column(self, name: str, decode: bool = True) -> np.ndarray:
-        """One entry per molecule, [n]: see ``index/`` in docs/store.md. Texts as numpy strings, or as UTF-8 bytes."""
-        data = self._open()["index"][name][:]
-        return np.char.decode(data, "utf-8") if decode and data.dtype.kind == "S" else data
+        """One entry per molecule, [n]: see ``index/`` in docs/store.md. Texts as numpy strings, or as UTF-8 bytes.
+
+        Raises:
+            UserError: the file has none of that name, or is damaged.
+        """
+        index = self._open()["index"]
+        if name not in index:
+            raise UserError(f"{self.path}: holds no {name}")
+        with self._reading(f"index/{name}"):
+            data = index[name][:]
+            return np.char.decode(data, "utf-8") if decode and data.dtype.kind == "S" else data
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """h5py raises any of these where bytes are wrong."""
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{self.path}: {what} cannot be read ({brief(error)}), so it is damaged; copy or write it again"
+            ) from None
+
+    def has(self, field: str) -> np.ndarray:
+        """[n] bool: which molecules have a quantity.
+
+        Raises:
+            UserError: no such quantity is declared.
+        """
+        found = [q for q in keys.stored() if q.field == field]
+        if not found:
+            raise UserError(f"{self.path}: nothing is declared as {field!r}; see docs/store.md")
+        if field not in self.fields:
+            return np.zeros(len(self), dtype=bool)
+        return np.ones(len(self), dtype=bool) if (flags := self._presence(found[0])) is None else flags
+
+    def _presence(self, quantity: keys.Quantity) -> np.ndarray | None:
+        """[n] bool, ``None`` if all molecules have it."""
+        if not quantity.optional:
+            return None
+        if self.version > 1:
+            return self.column(present_column(quantity)).astype(bool)
+        # an empty contraction stood for none
+        return np.diff(self.column("contraction_offset")) > 0 if quantity.field == keys.CONTRACTION else None
 
     @cached_property
     def _texts(self) -> dict[str, np.ndarray]:
         """UTF-8 bytes, a quarter of the memory of numpy's strings."""
-        return {name: self.column(name, decode=False) for name in ("name", "group", "split")}
+        return {q.field: self.column(q.field, decode=False) for q in self._quantities if q.dtype == "text"}
 
     @cached_property
-    def _offsets(self) -> dict[str, np.ndarray]:
-        names = ("atom_offset", "triangle_offset", "level_offset", "contraction_offset")
-        return {name: self.column(name) for name in names}
+    def _quantities(self) -> list[keys.Quantity]:
+        return [q for q in keys.stored() if q.field in self.fields]
+
+    @cached_property
+    def _columns(self) -> dict[str, np.ndarray]:
+        """By field: one value per molecule, or for concatenated datasets the offsets, [n+1]."""
+        offsets: dict[str, np.ndarray] = {}
+        out = {}
+        for q in self._quantities:
+            if q.ragged:
+                name = offset_column(q, self.version)
+                if name not in offsets:
+                    offsets[name] = self.column(name)
+                out[q.field] = offsets[name]
+            elif q.dtype != "text":
+                out[q.field] = self.column(q.field)
+        return out
+
+    @cached_property
+    def _flags(self) -> dict[str, np.ndarray]:
+        found = {q.field: self._presence(q) for q in self._quantities}
+        return {field: flags for field, flags in found.items() if flags is not None}
+
+    @cached_property
+    def _asymmetries(self) -> dict[str, np.ndarray]:
+        return {q.field: self.column(f"{q.field}_asymmetry") for q in self._quantities if q.symmetric}
 
     def __len__(self) -> int:
-        return len(self._offsets["atom_offset"]) - 1
+        return len(self._columns[keys.ATOMIC_NUMBERS]) - 1
 
     @cached_property
     def n_atoms(self) -> np.ndarray:
-        return np.diff(self._offsets["atom_offset"])
+        return np.diff(self._columns[keys.ATOMIC_NUMBERS])
 
     @cached_property
     def n_orbitals(self) -> np.ndarray:
@@ -187,8 +309,10 @@ class Store:
 
     @cached_property
     def total_energies(self) -> np.ndarray:
-        """[n] float64, Eh."""
-        return self.column("total_energy")
+        """[n] float64, Eh; NaN where a molecule has none."""
+        if keys.TOTAL_ENERGY not in self.fields:
+            return np.full(len(self), np.nan)
+        return np.where(self.has(keys.TOTAL_ENERGY), self.column(keys.TOTAL_ENERGY), np.nan)
 
     @cached_property
     def names(self) -> np.ndarray:
@@ -209,13 +333,16 @@ class Store:
     @cached_property
     def elements(self) -> tuple[int, ...]:
         """Atomic numbers that occur, ascending."""
-        return tuple(int(z) for z in np.unique(self._open()["atomic_numbers"][:]))
+        self._open()
+        with self._reading(keys.ATOMIC_NUMBERS):
+            return tuple(int(z) for z in np.unique(self._data[keys.ATOMIC_NUMBERS][:]))
 
     @cached_property
     def failures(self) -> list[tuple[str, str, int]]:
         """(name, reason, order) of every molecule that was tried in vain, by order."""
         group = self._open()["failures"]
-        columns = group["name"].asstr()[:], group["reason"].asstr()[:], group["order"][:]
+        with self._reading("failures"):
+            columns = group["name"].asstr()[:], group["reason"].asstr()[:], group["order"][:]
         return [(str(name), str(reason), int(order)) for name, reason, order in zip(*columns, strict=True)]
 
     def indices(self, split: str) -> np.ndarray:
@@ -246,47 +373,46 @@ class Store:
 
     def atomic_numbers_of(self, index: int) -> np.ndarray:
         """[n] int64."""
-        i, at = self._place(index), self._offsets["atom_offset"]
+        i, at = self._place(index), self._columns[keys.ATOMIC_NUMBERS]
         self._open()
         return self._data["atomic_numbers"][at[i] : at[i + 1]].astype(np.int64)
 
     def packed(self, index: int) -> PackedRecord:
-        """A molecule as it lies on disk, reading nothing else."""
+        """A molecule as it lies on disk, reading nothing else.
+
+        Raises:
+            UserError: the file is damaged there.
+        """
         i = self._place(index)
         self._open()
-        offsets, data = self._offsets, self._data
-
-        def part(dataset: str, kind: str) -> np.ndarray:
-            offset = offsets[kind]
-            return data[dataset][offset[i] : offset[i + 1]]
-
-        m, name = int(self.n_orbitals[i]), self._texts["name"][i].decode()
+        data, columns, flags = self._data, self._columns, self._flags
+        m, name = int(self.n_orbitals[i]), self._texts[keys.NAME][i].decode()
+        values: dict = {}
+        n = 0
         try:
-            return PackedRecord(
-                atomic_numbers=part("atomic_numbers", "atom_offset"),
-                positions=part("positions", "atom_offset"),
-                hamiltonian=part("hamiltonian", "triangle_offset"),
-                overlap=part("overlap", "triangle_offset"),
-                large_basis_energies=part("large_basis_energies", "level_offset"),
-                contraction=part("contraction", "contraction_offset").reshape(-1, m),
-                total_energy=float(self.total_energies[i]),
-                n_electrons=int(self.n_electrons[i]),
-                name=name,
-                group=self._texts["group"][i].decode(),
-                split=self._texts["split"][i].decode(),
-                order=int(self.orders[i]),
-                hamiltonian_asymmetry=float(self._asymmetries[0][i]),
-                overlap_asymmetry=float(self._asymmetries[1][i]),
-            )
-        except (OSError, ValueError) as error:
+            for q in self._quantities:
+                field = q.field
+                if field in flags and not flags[field][i]:
+                    continue
+                if q.ragged:
+                    offset = columns[field]
+                    part = data[field][offset[i] : offset[i + 1]]
+                    if len(part) != offset[i + 1] - offset[i]:
+                        raise ValueError(f"{field} ends before its molecule")
+                    n = n or len(part)  # atomic numbers come first
+                    values[field] = part if q.symmetric or q.tail else _shaped(part, q.record_shape(n, m))
+                elif q.dtype == "text":
+                    values[field] = self._texts[field][i].decode()
+                else:
+                    value = columns[field][i]
+                    values[field] = value if q.tail else value.item()
+            asymmetries = {f: float(a[i]) for f, a in self._asymmetries.items() if f in values}
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise UserError(
-                f"{self.path}, molecule {name!r} (index {i}): cannot be read ({error}); "
+                f"{self.path}, molecule {name!r} (index {i}): cannot be read ({brief(error)}); "
                 "the file is damaged, copy or write it again"
             ) from None
-
-    @cached_property
-    def _asymmetries(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.column("hamiltonian_asymmetry"), self.column("overlap_asymmetry")
+        return PackedRecord(values, m, asymmetries)
 
     def __getitem__(self, index: int) -> MoleculeRecord:
         return unpack(self.packed(index))
@@ -295,7 +421,19 @@ class Store:
         return f"Store({str(self.path)!r}, {len(self)} molecules, {self.target}, {self.basis})"
 
 
+def _shaped(part: np.ndarray, shape: tuple[int | None, ...]) -> np.ndarray:
+    """[elements] -> shape; ``None`` is what fits."""
+    if len(shape) == 1:
+        return part
+    return part.reshape([-1 if s is None else s for s in shape])
+
+
 def quiet_store(path: Path) -> Store:
+    """A store without a warning that a writer is at work.
+
+    Raises:
+        UserError: see ``Store``.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Store(path)

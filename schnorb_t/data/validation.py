@@ -10,6 +10,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from scipy.linalg import LinAlgError, eigh, eigvalsh
 
+from .. import keys
 from ..errors import UserError
 from .duplicates import (
     N_INVARIANTS,
@@ -19,7 +20,7 @@ from .duplicates import (
     smallest_distance,
 )
 from .reader import Store
-from .records import ASYMMETRY_LIMIT, SPLITS, unpack
+from .records import ASYMMETRY_LIMIT, SPLITS, electron_fault, unpack
 
 #: Å: atoms closer than this overlap (H2 has 0.74).
 MIN_DISTANCE = 0.3
@@ -126,7 +127,7 @@ def _check_index(store: Store, report: Report) -> None:
         report.errors.add("duplicate name", f"molecule {store.name_of(i)!r} (index {i}) is there more than once")
     for i in np.flatnonzero(~np.isin(store.splits, (*SPLITS, ""))):
         report.errors.add("split", f"molecule {store.name_of(i)!r} has the unknown split {str(store.splits[i])!r}")
-    for name in ("hamiltonian", "overlap"):
+    for name in (q.field for q in keys.stored() if q.symmetric and q.field in store.fields):
         values = store.column(f"{name}_asymmetry")
         for i in np.flatnonzero(~(values <= ASYMMETRY_LIMIT)):
             report.errors.add(
@@ -155,32 +156,37 @@ def _check_molecule(store: Store, i: int, report: Report) -> tuple[np.ndarray, n
         m = int(store.basis.n_orbitals(z).sum())
     except KeyError as error:
         return wrong("basis", str(error.args[0]))
-    shapes = {
-        "positions": (packed.positions.shape, (len(z), 3)),
-        "hamiltonian": (packed.hamiltonian.shape, (m * (m + 1) // 2,)),
-        "overlap": (packed.overlap.shape, (m * (m + 1) // 2,)),
-        "n_orbitals": (int(store.n_orbitals[i]), m),
-    }
-    for what, (found, expected) in shapes.items():
-        if found != expected:
-            return wrong("shape", f"{what} has {found}, its atoms need {expected} in basis {store.basis.name}")
-    for what in ("positions", "hamiltonian", "overlap", "large_basis_energies", "contraction", "total_energy"):
-        if not np.isfinite(getattr(packed, what)).all():
-            return wrong("not finite", f"{what} holds NaN or infinity")
+    if int(store.n_orbitals[i]) != m:
+        return wrong("shape", f"n_orbitals has {store.n_orbitals[i]}, its atoms need {m} in basis {store.basis.name}")
+    for q in keys.stored():
+        value = packed.values.get(q.field)
+        if value is None or q.dtype == "text":
+            continue
+        expected = (m * (m + 1) // 2,) if q.symmetric else q.record_shape(len(z), m)
+        found = np.shape(value)
+        if len(found) != len(expected) or any(e is not None and e != f for e, f in zip(expected, found, strict=True)):
+            return wrong("shape", f"{q.field} has {found}, its atoms need {expected} in basis {store.basis.name}")
+        if q.dtype == "float64" and not np.isfinite(value).all():
+            return wrong("not finite", f"{q.field} holds NaN or infinity")
     geometry = z.astype(np.int64), packed.positions
     near = smallest_distance(packed.positions)
     report.measures["smallest_distance"][i] = near
     if near < MIN_DISTANCE:
         wrong("overlapping atoms", f"two atoms are {near:.3f} Å apart")
-    n_electrons, charge = packed.n_electrons, int(geometry[0].sum()) - packed.n_electrons
-    if n_electrons < 1 or n_electrons % 2 or n_electrons > 2 * m:
-        wrong("electrons", f"{n_electrons} electrons cannot fill closed shells in {m} orbitals")
+    n_electrons, charge = packed.n_electrons, store.basis.n_electrons(geometry[0]) - packed.n_electrons
+    unpaired = packed.n_unpaired or 0
+    if fault := electron_fault(packed, store.basis):
+        wrong("electrons", fault)
+    elif n_electrons < 1 or (n_electrons - unpaired) % 2 or n_electrons + unpaired > 2 * m:
+        shells = f"{unpaired} unpaired electrons and closed shells" if unpaired else "closed shells"
+        wrong("electrons", f"{n_electrons} electrons cannot fill {shells} in {m} orbitals")
     else:
         if charge:
             report.warnings.add(
                 "charged", f"molecule {packed.name!r}: {n_electrons} electrons, so its charge is {charge:+d}"
             )
-        _check_levels(store, unpack(packed), i, report, wrong)
+        if packed.hamiltonian is not None and packed.overlap is not None and not unpaired:
+            _check_levels(store, unpack(packed), i, report, wrong)
     return geometry
 
 
@@ -195,7 +201,7 @@ def _check_levels(store: Store, record, i: int, report: Report, wrong: Callable[
         levels = eigh(record.hamiltonian, record.overlap, eigvals_only=True, check_finite=False)
     except LinAlgError:
         return wrong("overlap", "(H, S) cannot be diagonalised")
-    large = np.sort(record.large_basis_energies)
+    large = np.sort(np.zeros(0) if record.large_basis_energies is None else record.large_basis_energies)
     for suffix, values in (("", levels), ("_large_basis", large)):
         if len(values) >= n_occupied:
             measures[f"homo{suffix}"][i] = values[n_occupied - 1]

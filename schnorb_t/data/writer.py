@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import UserError
 from . import journal as j
 from .header import Header
-from .merge import SCHEMA_VERSION, merge, rewrite_splits
+from .merge import READABLE_VERSIONS, SCHEMA_VERSION, merge, rewrite_splits
 from .reader import finish_hint, journal_path, quiet_store
 from .records import SPLITS, MoleculeRecord, pack
 
@@ -51,6 +51,11 @@ class StoreWriter:
         if self.path.exists():
             with quiet_store(self.path) as store:
                 self._refuse_other(store.header)
+                if store.unknown:
+                    raise UserError(
+                        f"{self.path}: holds {', '.join(store.unknown)}, which this schnorb_t does not know and would "
+                        "lose; continue it with a version that does, or write another file"
+                    )
                 self.known_names.update(store.names.tolist())
                 self._failed.update(name for name, _, _ in store.failures)
         frames = self._journal.frames
@@ -149,10 +154,12 @@ class StoreWriter:
         return self
 
     def __exit__(self, kind, *_):
-        if kind is None:
-            self.close()
-        elif os.getpid() == self._pid:
-            self.abandon()
+        try:
+            if kind is None:
+                self.close()
+        finally:  # also where the disk refused: whoever writes next continues
+            if os.getpid() == self._pid and not self._closed:
+                self.abandon()
 
 
 def journal_header(journal: j.Journal) -> Header:
@@ -165,9 +172,9 @@ def journal_header(journal: j.Journal) -> Header:
     if frame.kind != j.HEADER:
         raise UserError(f"{journal.path}: does not begin with a header, so it is damaged; move it away")
     data, _ = j.decode_meta(journal.payload(frame))
-    if data["schema_version"] != SCHEMA_VERSION:
+    if data["schema_version"] not in READABLE_VERSIONS:
         raise UserError(
-            f"{journal.path}: has schema version {data['schema_version']}, this schnorb_t writes version "
+            f"{journal.path}: has schema version {data['schema_version']}, this schnorb_t reads up to version "
             f"{SCHEMA_VERSION}; finish it with the version that began it"
         )
     return Header.from_dict(data)
@@ -190,7 +197,8 @@ def finish(path: str | Path) -> int:
         header, waiting = journal_header(journal), len(journal.frames) - 1
     finally:
         journal.release()
-    StoreWriter(path, header).close()
+    with StoreWriter(path, header):
+        pass
     return waiting
 
 

@@ -298,7 +298,7 @@ def test_foreign_hdf5(path):
         Store(path)
 
 
-@pytest.mark.parametrize("version, remedy", [(2, "update schnorb_t"), (0, "write the file again")])
+@pytest.mark.parametrize("version, remedy", [(3, "update schnorb_t"), (0, "write the file again")])
 def test_other_schema_version(path, version, remedy):
     write(path, [0])
     with h5py.File(path, "r+") as file:
