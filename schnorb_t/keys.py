@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 #: Axes. Where a whole number stands in their place, the axis has that length.
@@ -103,12 +104,12 @@ class Quantity:
         letters = ", ".join(str(LETTERS.get(a, a)) for a in self.axes)
         return f"[{letters}]" + ("" if self.dtype == "float64" else f" {self.dtype}")
 
-    @property
+    @cached_property
     def record_axes(self) -> tuple[str | int, ...]:
         """Axes in one molecule's record."""
         return tuple(a for a in self.axes if a != MOLECULES)
 
-    @property
+    @cached_property
     def tail(self) -> tuple[int, ...]:
         """Lengths of the last axes that are the same in every molecule."""
         out: list[int] = []
@@ -118,7 +119,7 @@ class Quantity:
             out.insert(0, axis)
         return tuple(out)
 
-    @property
+    @cached_property
     def ragged(self) -> bool:
         """Its size depends on the molecule, so that a file needs offsets."""
         return len(self.tail) < len(self.record_axes)

@@ -71,15 +71,9 @@ class MoleculeRecord(_Fields):
 
     def __init__(self, *positional: Any, values: Mapping[str, Any] | None = None, **named: Any):
         declared = keys.stored()
-        fields = [q.field for q in declared]
-        if len(positional) > len(fields):
-            raise TypeError(f"a molecule has {len(fields)} fields, got {len(positional)}")
-        in_order = dict(zip(fields, positional, strict=False))
-        if twice := in_order.keys() & named.keys():
-            raise TypeError(f"{', '.join(sorted(twice))} given twice")
-        if unknown := named.keys() - set(fields):
-            raise TypeError(f"a molecule has no {', '.join(sorted(unknown))}; declared are {', '.join(fields)}")
-        merged = {**(values or {}), **in_order, **named}
+        merged = dict(values or {})
+        if positional or named:
+            merged |= self._arguments(positional, named)
         for q in declared:
             if merged.get(q.field) is None:
                 merged.pop(q.field, None)
@@ -88,6 +82,18 @@ class MoleculeRecord(_Fields):
                 elif not q.optional:
                     raise TypeError(f"a molecule needs {q.field}")
         object.__setattr__(self, "values", merged)
+
+    @staticmethod
+    def _arguments(positional: tuple, named: dict[str, Any]) -> dict[str, Any]:
+        fields = [q.field for q in keys.stored()]
+        if len(positional) > len(fields):
+            raise TypeError(f"a molecule has {len(fields)} fields, got {len(positional)}")
+        in_order = dict(zip(fields, positional, strict=False))
+        if twice := in_order.keys() & named.keys():
+            raise TypeError(f"{', '.join(sorted(twice))} given twice")
+        if unknown := named.keys() - set(fields):
+            raise TypeError(f"a molecule has no {', '.join(sorted(unknown))}; declared are {', '.join(fields)}")
+        return in_order | named
 
 
 @dataclasses.dataclass(frozen=True)

@@ -83,11 +83,11 @@ def test_an_empty_file_and_a_single_atom_are_sound(tmp_path):
 # ---- poison ------------------------------------------------------------------------------------------------------
 
 
-def spoil(dataset, molecule, value, offset="triangle_offset"):
+def spoil(dataset, molecule, value, offset=""):
     """Set the first number of a molecule in one of the concatenated datasets."""
 
     def edit(file):
-        file[dataset][file["index"][offset][molecule]] = value
+        file[dataset][file["index"][offset or f"{dataset}_offset"][molecule]] = value
 
     return edit
 
@@ -105,7 +105,7 @@ def overlap_atoms(file):
 
 
 def shift_levels(file):
-    start, end = file["index/level_offset"][4:6]
+    start, end = file["index/large_basis_energies_offset"][4:6]
     file["large_basis_energies"][start:end] += 1e-3
 
 
@@ -122,7 +122,7 @@ POISONS = {
     "NaN in H": (spoil("hamiltonian", 4, np.nan), "not finite", "hamiltonian holds NaN"),
     "infinite S": (spoil("overlap", 4, np.inf), "not finite", "overlap holds NaN"),
     "NaN position": (spoil("positions", 4, np.nan, "atom_offset"), "not finite", "positions holds NaN"),
-    "NaN level": (spoil("large_basis_energies", 4, np.nan, "level_offset"), "not finite", "large_basis_energies"),
+    "NaN level": (spoil("large_basis_energies", 4, np.nan), "not finite", "large_basis_energies"),
     "NaN energy": (spoil_column("total_energy", 4, np.nan), "not finite", "total_energy"),
     "S not positive": (spoil("overlap", 4, -1.0), "overlap", "not positive definite"),
     "atoms overlap": (overlap_atoms, "overlapping atoms", "0.100 Å apart"),
@@ -138,7 +138,7 @@ POISONS = {
     "no element": (hydrogen_to(200), "basis", "atomic number"),
     "other element": (hydrogen_to(6), "shape", "its atoms need"),
     "wrong orbital count": (spoil_column("n_orbitals", 4, 3), "shape", "n_orbitals has 3"),
-    "lost triangle": (spoil_column("triangle_offset", 4, 0), "shape", "hamiltonian has"),
+    "lost triangle": (spoil_column("hamiltonian_offset", 4, 0), "shape", "hamiltonian has"),
     "straddling group": (spoil_column("split", 5, b"train"), "splits overlap", "'group 2'"),
 }
 
