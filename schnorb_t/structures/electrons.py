@@ -158,11 +158,16 @@ def statements(info: Mapping[Any, Any], arrays: Mapping[str, Any] | None = None)
 
 
 _IN_TEXT = re.compile(r"([A-Za-z][\w+\- ]*?)\s*[:=]\s*[\"']?([+-]?\d+(?:\.\d*)?[+-]?)[\"']?(?=[\s,;)\]}/|]|$)")
+_WORD_AND_NUMBER = re.compile(
+    r"\b((?:(?:total|net|molecular|spin)[ _])?(?:charge|spin|mult(?:iplicity)?|uhf|unpaired))"
+    r"\s+([+-]?\d+[+-]?)(?=[\s,;)]|$)",
+    re.IGNORECASE,
+)
 _TWO_NUMBERS = re.compile(r"\s*([+-]?\d)\s+([1-9])\s*")
 
 
 def statements_in_text(text: str, n_protons: int) -> list[Statement]:
-    """What a free line of text says: ``charge: -2, mult = 1``; or nothing but charge and multiplicity, ``-2 1``.
+    """What a free line of text says: ``charge: -2, mult = 1``, ``charge -2``; or charge and multiplicity alone, ``-2 1``.
 
     Args:
         text: a comment or title.
@@ -173,8 +178,8 @@ def statements_in_text(text: str, n_protons: int) -> list[Statement]:
         if abs(charge) <= 4 and (n_protons - charge - multiplicity) % 2:
             return [Statement("charge", "first line", charge), Statement("multiplicity", "first line", multiplicity)]
         return []
-    out = []
-    for name, value in _IN_TEXT.findall(text):
+    out, text = [], text[:1000]
+    for name, value in _IN_TEXT.findall(text) + _WORD_AND_NUMBER.findall(text):
         words = name.split()
         for first in range(len(words)):
             if found := statement(" ".join(words[first:]), value):

@@ -55,6 +55,8 @@ def _build(path: str, index: int, atoms: list[tuple[str, list[str]]], said: list
         if found is None:
             _refuse(path, index, f"{word!r} is no element; mend the file")
         try:
+            if len(place) != 3:
+                raise ValueError(place)
             x.append([float(re.sub("[dD]", "e", w)) * unit for w in place])
         except ValueError:
             _refuse(path, index, f"{' '.join([word, *place])!r} is no atom with x, y, z; mend the file")

@@ -81,6 +81,7 @@ CHARGED = {
     "decimal.xyz": xyz(CARBONATE, EXTENDED + "charge=-2.0"),
     "plain.xyz": xyz(CARBONATE, "carbonate, charge: -2, multiplicity: 1"),
     "spaces.xyz": xyz(CARBONATE, "charge = -2 mult = 1"),
+    "words.xyz": xyz(CARBONATE, "carbonate, charge -2 multiplicity 1"),
     "two_numbers.xyz": xyz(CARBONATE, "-2 1"),
     "initial_charges.xyz": columns(CARBONATE, "initial_charges", (0, 0, -1, -1)),
     "charges.xyz": columns(CARBONATE, "charges", (0.4, -0.8, -0.8, -0.8)),

@@ -52,6 +52,32 @@ def test_damaged_xyz_files_are_refused_with_the_line(tmp_path, text, message):
     assert "bad.xyz" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("a.inp", "! HF\n* xyz 0 1\nO 0 0\n*\n", "'O 0 0' is no atom with x, y, z"),
+        ("b.inp", "! HF\n* xyz 0 1\nO 0 0 0\n", "not closed by"),
+        ("c.inp", "! HF\n* int 0 1\nO 0 0 0 0 0 0\n*\n", "give Cartesian ones"),
+        ("d.inp", "! HF\n* xyzfile 0 1 gone.xyz\n", "gone.xyz: no such file"),
+        ("a.gjf", "# hf\n\ntitle\n\nO 0 0 0\n\n", "stands where charge and multiplicity belong"),
+        ("a.in", "$molecule\nO 0 0 0\n$end\n", "does not begin with charge and multiplicity"),
+        ("coord", "$coord frac\n0 0 0 o\n$end\n", "fractional coordinates"),
+        ("a.sdf", "t\n\n\n  3  0  0 V2000\n    0.0       0.0       0.0    O\n", "ends the record before its 3 atoms"),
+        ("b.sdf", sdf_record(WATER).replace(" O  ", " Zz "), "line 5 names 'Zz', which is no element"),
+        ("c.sdf", sdf_record(WATER, ["M  CHG  1   9  -1"]), "is damaged"),
+        ("a.mol2", "@<TRIPOS>MOLECULE\nm\n@<TRIPOS>ATOM\n1 O1 0 0 zero O 1 M 0\n", "line 4 is no atom"),
+        ("a.xyz.gz", "no gzip", "cannot be read"),
+        ("a.tar.bz2", "no archive", "cannot be read as an archive"),
+        ("a.pdb", "HETATM garbage\nEND\n", "cannot read structures from it"),
+    ],
+)
+def test_damaged_files_of_other_formats_are_refused(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        read_structures(tmp_path / name)
+    assert name in str(error.value)
+
+
 def test_all_records_of_an_sd_file_are_read(tmp_path):
     text = sdf_record(WATER, title="first") + sdf_record(CARBONATE, ["M  CHG  1   2  -2"], title="second")
     first, second = read_structures(put(tmp_path, "a.sdf", text + sdf_record(WATER).replace("$$$$\n", "")))[:2]
