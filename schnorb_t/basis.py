@@ -81,6 +81,7 @@ class Basis:
 
     @cached_property
     def l_max(self) -> int:
+        """Highest angular momentum of any element."""
         return max(max(ls) for ls in self.shells.values())
 
     def n_orbitals(self, atomic_numbers: Iterable[int]) -> np.ndarray:
@@ -106,6 +107,7 @@ class Basis:
         return table
 
     def symbols(self) -> str:
+        """The elements as a text: ``"H, C, O"``."""
         return ", ".join(chemical_symbols[z] for z in self.elements)
 
     def orbital_labels(self, atomic_numbers: Sequence[int] | np.ndarray) -> list[tuple[int, int, int, int]]:
@@ -183,6 +185,11 @@ class Basis:
 
     @classmethod
     def from_json(cls, text: str) -> Basis:
+        """The inverse of ``to_json``.
+
+        Raises:
+            KeyError: the text is no basis.
+        """
         data = json.loads(text)
         number = {s: z for z, s in enumerate(chemical_symbols)}
         shells, functions, core = {}, {}, {}

@@ -30,6 +30,7 @@ class Header:
         object.__setattr__(self, "programs", json.loads(json.dumps(self.programs)))
 
     def to_dict(self) -> dict:
+        """For JSON; ``from_dict`` reads it."""
         return {
             "basis": self.basis.to_json(),
             "target": self.target,
@@ -39,6 +40,7 @@ class Header:
 
     @classmethod
     def from_dict(cls, data: dict) -> Header:
+        """The inverse of ``to_dict``."""
         return cls(Basis.from_json(data["basis"]), data["target"], data["level"], data["programs"])
 
     def difference(self, other: Header) -> str:

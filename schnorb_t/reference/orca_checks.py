@@ -74,6 +74,7 @@ class Residual:
 
     @property
     def passed(self) -> bool:
+        """Whether the value keeps its limit; a check that could not be made passes."""
         if self.value is None:
             return True
         return bool(self.value >= self.limit if self.name == "positive definite" else self.value <= self.limit)

@@ -72,9 +72,15 @@ class OrcaOutput:
         return places[0] if places else None
 
     def places(self, title: str) -> list[int]:
+        """Numbers of the lines with this title, in order."""
         return self._titles.get(title, [])
 
     def line(self, i: int) -> str:
+        """Line ``i``.
+
+        Raises:
+            UserError: the file ends before it.
+        """
         if i >= len(self.lines):
             refuse(self.path, "ends in the middle of a table")
         return self.lines[i]

@@ -75,6 +75,7 @@ class ModelCard:
     members: tuple[dict[str, Any], ...] = ()
 
     def to_entry(self) -> dict[str, Any]:
+        """What a checkpoint holds of it under ``KEY``, without the configuration."""
         return {
             "format": FORMAT,
             "basis": self.basis.to_json(),

@@ -53,9 +53,13 @@ class BlockModel(Protocol):
     basis: Basis
     cutoff: float
 
-    def blocks(self, batch: dict[str, Tensor]) -> Any: ...
+    def blocks(self, batch: dict[str, Tensor]) -> Any:
+        """On-site and off-site blocks of H and S of a batch."""
+        ...
 
-    def matrices(self, blocks: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]: ...
+    def matrices(self, blocks: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Padded H and S [B, M, M] from ``blocks``."""
+        ...
 
 
 def orbital_similarity(
@@ -97,6 +101,7 @@ class OrbitalLevels:
     parts: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, name: str, predicted: Tensor, reference: Tensor) -> None:
+        """Predicted and reference values [n] of a quantity."""
         self.parts[name].append(torch.stack((predicted, reference)).cpu().numpy())
 
     def pairs(self, name: str) -> np.ndarray:
@@ -222,9 +227,11 @@ class StageClock:
         return time.perf_counter()
 
     def start(self) -> None:
+        """Begin to measure."""
         self._last = self._now()
 
     def stop(self, stage: str) -> None:
+        """Add the time since ``start`` or the last ``stop`` to a stage."""
         now = self._now()
         self.seconds[stage] += now - self._last
         self._last = now

@@ -71,6 +71,7 @@ class Quantities:
 
     @property
     def matrix_mask(self) -> Tensor:
+        """[B, M, M], True where both orbitals are no padding."""
         mask = self.batch[keys.ORBITAL_MASK]
         return mask[:, :, None] & mask[:, None]
 
@@ -257,6 +258,7 @@ class Output:
             raise ValueError(f"{self.name}: no option {', '.join(self.options)}; known: only {PROJECTED_DOS} has any")
 
     def weight_at(self, epoch: float) -> float:
+        """Weight in an epoch: 0 before ``start``, then rising over ``ramp`` epochs."""
         if epoch < self.start:
             return 0.0
         return self.weight * min(1.0, (epoch - self.start + 1) / (self.ramp + 1))
