@@ -1,4 +1,4 @@
-"""Predictions inside PySCF: a mean-field object that holds them, and a density matrix that an SCF starts from."""
+"""Predictions inside PySCF: a density matrix that an SCF starts from, and a mean field that holds them."""
 
 from __future__ import annotations
 
@@ -7,107 +7,25 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import scipy.linalg
 from ase.data import chemical_symbols
 
 from schnorb_t.basis import Basis
 from schnorb_t.conventions import pyscf_shells, reorder_from_pyscf
 from schnorb_t.errors import UserError
-from schnorb_t.interfaces.contraction import ContractionModel, shipped_contractions
+from schnorb_t.interfaces.contraction import ContractionModel, matrix_power, shipped_contractions
+from schnorb_t.interfaces.mean_field import to_mean_field
 from schnorb_t.prediction import Prediction
-from schnorb_t.reference.pyscf import mole_from_basis, overlap_integrals
+from schnorb_t.reference.pyscf import overlap_integrals
 from schnorb_t.structures import Structure, fault_of
+from schnorb_t.units import BOHR
 
-#: Bohr, positions of a prediction and of a ``Mole`` that count as the same.
-SAME_POSITION = 1e-5
-#: Overlaps that count as the same; tables of two-centre overlaps leave 1e-9.
+__all__ = ["ModelGuess", "initial_guess", "to_mean_field"]
+
+#: Å by which atoms of a prediction and of a ``Mole`` may differ: geometries rounded to three decimals.
+SAME_POSITION = 1e-3
+#: Overlaps of the same functions; those of a model come from a table and single precision.
 SAME_OVERLAP = 1e-6
-
-
-@lru_cache(maxsize=1)
-def _mean_field_class():
-    from pyscf import scf
-
-    class PredictedMeanField(scf.hf.RHF):
-        """A restricted mean field whose matrices and orbitals are a prediction's; nothing is iterated.
-
-        ``get_fock``, ``get_hcore`` (the whole predicted Hamiltonian, with the electrons' interaction) and ``get_ovlp``
-        give the predicted matrices, ``get_veff`` zero; ``mo_energy``, ``mo_coeff``, ``mo_occ`` are set. Energies and
-        SCF cycles raise ``NotImplementedError``.
-        """
-
-        def __init__(self, mol, prediction: Prediction):
-            super().__init__(mol)
-            order = reorder_from_pyscf(mol).inverse()
-            self.prediction = prediction
-            self._hamiltonian = order.matrix(prediction.hamiltonian)
-            self._overlap = order.matrix(prediction.overlap)
-            self.mo_energy = prediction.orbital_energies.copy()
-            self.mo_coeff = order.rows(prediction.orbital_coefficients)
-            self.mo_occ = prediction.occupations.copy()
-            self.converged = True
-            self._keys: set[str] = self._keys | {"prediction"}
-
-        def _own(self, mol):
-            if mol is not None and mol is not self.mol:
-                raise NotImplementedError("a prediction belongs to one molecule; predict the other one")
-
-        def get_hcore(self, mol=None):
-            self._own(mol)
-            return self._hamiltonian.copy()
-
-        def get_ovlp(self, mol=None):
-            self._own(mol)
-            return self._overlap.copy()
-
-        def get_veff(self, mol=None, dm=None, *_, **__):
-            self._own(mol)
-            return np.zeros_like(self._hamiltonian)
-
-        def get_fock(self, *_, **__):
-            return self._hamiltonian.copy()
-
-        def lowdin_pop(self, mol=None, dm=None, s=None, verbose=None):
-            """Populations of Löwdin's orthogonal orbitals and charges of atoms, as ``mulliken_pop`` returns them."""
-            s = self.get_ovlp(mol) if s is None else s
-            root = scipy.linalg.sqrtm(s).real
-            dm = self.make_rdm1() if dm is None else dm
-            return self.mulliken_pop(mol, root @ dm @ root, np.eye(len(s)), verbose=verbose)
-
-        def dip_moment(self, mol=None, dm=None, *arguments, **options):
-            """Exact for the density where the basis is fixed."""
-            if self.prediction.basis.projected:
-                raise NotImplementedError(
-                    "position integrals of projected functions are not known; an approximate dipole is "
-                    "schnorb_t.interfaces.ase.dipole_moment(prediction)"
-                )
-            return super().dip_moment(mol, dm, *arguments, **options)
-
-        def energy_elec(self, *_, **__):
-            raise NotImplementedError("a predicted Hamiltonian fixes orbitals, not the total energy")
-
-        def kernel(self, *_, **__):
-            raise NotImplementedError(
-                "this object holds a prediction and iterates nothing; an SCF starts from initial_guess(prediction, mol)"
-            )
-
-        scf = kernel
-
-    return PredictedMeanField
-
-
-def to_mean_field(prediction: Prediction):
-    """A PySCF mean-field object that holds a prediction.
-
-    Its ``Mole`` has the basis's Gaussian functions. For a projected basis these are the free-atom functions that the
-    model's functions come from: what PySCF makes of H, S and coefficients (orbital energies, populations) is exact,
-    what it makes of the functions (cube files, Molden files) is approximate, and ``dip_moment`` is refused.
-
-    Raises:
-        UserError: PySCF is not installed, or the basis does not know its functions.
-    """
-    mol = mole_from_basis(prediction.basis, prediction.atomic_numbers, prediction.positions)
-    return _mean_field_class()(mol, prediction)
+SAME_PREDICTED_OVERLAP = 1e-2
 
 
 def initial_guess(prediction: Prediction, mol) -> np.ndarray:
@@ -117,10 +35,11 @@ def initial_guess(prediction: Prediction, mol) -> np.ndarray:
         prediction: of a model of the molecule's own basis (``target: full``), or of a projected minimal basis for
             which the package has a way back to the molecule's basis (``schnorb_t.interfaces.contraction``: wqao to
             def2-SVP).
-        mol: PySCF's molecule; same atoms and positions as the prediction's, spherical functions.
+        mol: PySCF's molecule; same atoms as the prediction's, positions within ``SAME_POSITION``, spherical functions.
 
     Returns:
-        an array that also carries orbitals and occupations (``mo_coeff``, ``mo_occ``), as PySCF's own guesses do.
+        an array that also carries orbitals and occupations (``mo_coeff``, ``mo_occ``), as PySCF's own guesses do;
+        orbitals are orthonormal in the overlap of ``mol``.
 
     Raises:
         UserError: another basis, other atoms, another place or orientation, or another number of electrons.
@@ -135,9 +54,11 @@ def initial_guess(prediction: Prediction, mol) -> np.ndarray:
         coefficients = order.rows(model.orbitals(prediction.orbital_coefficients[:, :n], z, x))
         occupations = np.full(n, 2.0)
     else:
-        _check_same_basis(prediction.basis, prediction.overlap, mol, prediction.atomic_numbers)
+        _check_basis_of_prediction(prediction, mol)
         coefficients = order.rows(prediction.orbital_coefficients)
         occupations = prediction.occupations
+    # positions may differ in the last digits that a file keeps, and then the overlaps do
+    coefficients = coefficients @ matrix_power(coefficients.T @ mol.intor_symmetric("int1e_ovlp") @ coefficients, -0.5)
     density = (coefficients * occupations) @ coefficients.T
     return lib.tag_array(density, mo_coeff=coefficients, mo_occ=occupations)
 
@@ -184,13 +105,11 @@ def structure_of(mol) -> Structure:
     """A PySCF molecule as the package takes molecules in: with its charge and multiplicity.
 
     Args:
-        mol: PySCF's molecule, all-electron.
+        mol: PySCF's molecule; potentials in place of cores make no difference.
     """
-    from pyscf.data.nist import BOHR
-
     return Structure(
-        np.asarray(mol.atom_charges(), dtype=np.int64),
-        mol.atom_coords() * BOHR,
+        _elements(mol),
+        _coordinates(mol),
         charge=int(mol.charge),
         multiplicity=int(mol.spin) + 1,
         charge_from="mol.charge",
@@ -198,57 +117,102 @@ def structure_of(mol) -> Structure:
     )
 
 
-def _check_same_molecule(prediction: Prediction, mol) -> None:
-    from pyscf.data.nist import BOHR
+def _elements(mol) -> np.ndarray:
+    """[n] atomic numbers of a ``Mole``, also where a potential replaces the core; 0 of atoms without a nucleus."""
+    from pyscf import gto
 
-    z = prediction.atomic_numbers
-    if mol.natm != len(z) or not np.array_equal(mol.atom_charges(), z):
-        raise UserError("prediction and PySCF molecule differ in their atoms or their order")
-    moved = float(np.abs(mol.atom_coords() * BOHR - prediction.positions).max())
-    if moved > SAME_POSITION * BOHR:
+    return np.array([gto.charge(mol.atom_pure_symbol(k)) for k in range(mol.natm)], dtype=np.int64)
+
+
+def _coordinates(mol) -> np.ndarray:
+    """[n, 3], Å."""
+    return mol.atom_coords() * BOHR
+
+
+def _check_same_molecule(prediction: Prediction, mol) -> None:
+    z, basis = prediction.atomic_numbers, prediction.basis
+    if mol.cart:
+        raise UserError("the PySCF molecule has Cartesian d functions; build it with cart=False")
+    if not np.array_equal(_elements(mol), z):
         raise UserError(
-            f"an atom of the PySCF molecule stands {moved:.2g} Å from its place in the prediction; build it with the "
-            "same positions (and without symmetry=True, which turns it)"
+            f"prediction ({' '.join(chemical_symbols[q] for q in z)}) and PySCF molecule "
+            f"({' '.join(chemical_symbols[q] for q in _elements(mol))}) differ in their atoms or their order"
         )
-    if mol.nelectron != prediction.n_electrons or mol.spin != 0:
+    if not np.array_equal(mol.atom_charges(), z):
+        raise UserError("the PySCF molecule has effective core potentials; build it without (ecp=None)")
+    moved = float(np.linalg.norm(_coordinates(mol) - prediction.positions, axis=1).max())
+    if moved > SAME_POSITION:
+        raise UserError(
+            f"an atom of the PySCF molecule stands {moved:.2g} Å from its place in the prediction; predict it where "
+            'PySCF has it: atoms = ase.Atoms(mol.elements, mol.atom_coords("Ang"))'
+        )
+    if mol.charge != 0 or mol.spin != 0:
         raise UserError(
             f"the prediction is for {prediction.n_electrons} paired electrons, and the PySCF molecule is another: "
             f"{fault_of(structure_of(mol)) or f'it has {mol.nelectron} electrons'}"
         )
-
-
-def _check_same_basis(basis: Basis, overlap: np.ndarray, mol, atomic_numbers: np.ndarray) -> None:
-    """Equal shells, and equal functions as far as their overlap [m, m] (our order) tells."""
-    own = [tuple(sorted(shells)) for shells in pyscf_shells(mol)]
-    if own != [basis.shells.get(int(q)) for q in atomic_numbers]:
-        raise UserError(f"the PySCF molecule has other shells than {basis.name!r}; build it with that basis")
-    order = reorder_from_pyscf(mol).inverse()
-    difference = float(np.abs(mol.intor_symmetric("int1e_ovlp") - order.matrix(overlap)).max())
-    if difference > SAME_OVERLAP:
+    if mol.nelectron != prediction.n_electrons:
         raise UserError(
-            f"overlaps of the PySCF molecule and of the prediction in {basis.name!r} differ by {difference:.1e}: "
-            "not the same functions"
+            f"basis {basis.name!r} of the prediction holds {prediction.n_electrons} valence electrons of the "
+            f"{mol.nelectron} of the PySCF molecule; take a model with cores"
+        )
+
+
+def _difference(basis: Basis, mol, atomic_numbers: np.ndarray) -> str:
+    """How the functions of ``mol`` differ from those of a basis; empty where they are the same.
+
+    Both are looked at where ``mol`` has its atoms, so that positions do not matter.
+    """
+    if [tuple(sorted(shells)) for shells in pyscf_shells(mol)] != [basis.shells.get(int(q)) for q in atomic_numbers]:
+        return "it has other shells"
+    theirs = reorder_from_pyscf(mol).matrix(mol.intor_symmetric("int1e_ovlp"))
+    difference = float(np.abs(theirs - overlap_integrals(basis, atomic_numbers, _coordinates(mol))).max())
+    return f"not the same functions: overlaps differ by {difference:.1e}" if difference > SAME_OVERLAP else ""
+
+
+def _check_basis_of_prediction(prediction: Prediction, mol) -> None:
+    """The basis of a prediction that is not projected is that of ``mol``.
+
+    Raises:
+        UserError: it is not; or the predicted overlap is not that of its own functions.
+    """
+    basis = prediction.basis
+    if basis.functions is None:
+        raise UserError(f"basis {basis.name!r} holds shells only, no functions to compare with PySCF's")
+    if difference := _difference(basis, mol, prediction.atomic_numbers):
+        raise UserError(f"the PySCF molecule's basis is not {basis.name!r} ({difference}); build it with that basis")
+    theirs = reorder_from_pyscf(mol).matrix(mol.intor_symmetric("int1e_ovlp"))
+    wrong = float(np.abs(theirs - prediction.overlap).max())
+    if wrong > SAME_PREDICTED_OVERLAP:
+        raise UserError(
+            f"the predicted overlap differs by {wrong:.1e} from that of {basis.name!r}'s functions: not a model of it"
         )
 
 
 def _way_back(prediction: Prediction, mol) -> ContractionModel:
-    """The shipped contraction between the prediction's basis and that of ``mol``."""
-    z, x, basis = prediction.atomic_numbers, prediction.positions, prediction.basis
-    models = [m for m in shipped_contractions() if m.minimal.name == basis.name]
+    """The shipped contraction between the prediction's basis and that of ``mol``.
+
+    Raises:
+        UserError: there is none; says whether elements, the minimal or the large basis is the reason.
+    """
+    z, basis = prediction.atomic_numbers, prediction.basis
     elements = {int(q) for q in z}
-    for model in models:
-        same = elements <= set(model.minimal.elements) and (
-            basis.restricted(elements).functions == model.minimal.restricted(elements).functions
-        )
-        if not same:
+    reasons = []
+    for model in shipped_contractions():
+        if model.minimal.name != basis.name:
             continue
-        try:
-            _check_same_basis(model.large, overlap_integrals(model.large, z, x), mol, z)
-        except UserError:
-            continue
-        return model
-    there = ", ".join(f"{m.minimal.name} to {m.large.name} for {m.large.symbols()}" for m in models) or "none"
+        way = f"{model.minimal.name} to {model.large.name}"
+        if unknown := sorted(elements - set(model.minimal.elements)):
+            symbols = ", ".join(chemical_symbols[q] for q in unknown)
+            reasons.append(f"{way} knows {model.large.symbols()}, not {symbols}")
+        elif basis.restricted(elements).functions != model.minimal.restricted(elements).functions:
+            reasons.append(f"{way} is for other free-atom functions of the same name")
+        elif difference := _difference(model.large, mol, z):
+            reasons.append(f"{way}: the PySCF molecule's basis is not {model.large.name}, {difference}")
+        else:
+            return model
     raise UserError(
-        f"no way back from the projected basis {basis.name!r} to the PySCF molecule's basis (there is: {there}); take "
-        "a model of the large basis itself (target: full)"
+        f"no way back from the projected basis {basis.name!r} to the PySCF molecule's basis "
+        f"({'; '.join(reasons) or 'none for this basis is in the package'}); take a model of the large basis itself "
+        "(target: full)"
     )

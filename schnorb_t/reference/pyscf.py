@@ -206,6 +206,9 @@ def valence_only(basis: Basis) -> Basis:
 def mole_from_basis(basis: Basis, atomic_numbers: Sequence[int] | np.ndarray, positions: np.ndarray):
     """A PySCF ``Mole`` (for integrals) whose functions are those of ``basis``; ``positions`` [n, 3] in Å.
 
+    Nuclear charges are what the basis's electrons see: cores that it leaves out are taken off, as PySCF does it for
+    effective core potentials (of which there is none here: no total energies of a valence-only basis).
+
     Raises:
         UserError: the basis does not know its functions.
     """
@@ -217,7 +220,8 @@ def mole_from_basis(basis: Basis, atomic_numbers: Sequence[int] | np.ndarray, po
     mol = pyscf.gto.Mole(verbose=0)
     mol.atom = [(chemical_symbols[q], x) for q, x in zip(z, np.asarray(positions) / BOHR, strict=True)]
     mol.unit = "Bohr"
-    mol.spin = sum(z) % 2
+    mol.spin = sum(z) % 2  # cores have even numbers of electrons
+    mol.ecp = {chemical_symbols[q]: [basis.core[q], []] for q in set(z) if basis.core.get(q)}
     mol.basis = {
         chemical_symbols[q]: [
             [f.l, *[[a, c] for a, c in zip(f.exponents, f.coefficients, strict=True)]] for f in basis.functions[q]
