@@ -167,7 +167,7 @@ _TWO_NUMBERS = re.compile(r"\s*([+-]?\d)\s+([1-9])\s*")
 
 
 def statements_in_text(text: str, n_protons: int) -> list[Statement]:
-    """What a free line of text says: ``charge: -2, mult = 1``, ``charge -2``; or charge and multiplicity alone, ``-2 1``.
+    """What a free line of text says: ``charge: -2``, ``charge -2``, ``mult = 1``; or both alone, ``-2 1``.
 
     Args:
         text: a comment or title.
