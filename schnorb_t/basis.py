@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 
 L_LETTERS = "spdfgh"
 
@@ -37,6 +37,15 @@ class GaussianShell:
     def __post_init__(self):
         if len(self.exponents) != len(self.coefficients) or not self.exponents:
             raise ValueError(f"a shell needs one coefficient per exponent, got {self!r}")
+
+    def normalised_coefficients(self) -> np.ndarray:
+        """[k] coefficients of normalised primitives for which the contracted function is normalised.
+
+        Overlap of normalised primitives: (2 sqrt(a b) / (a + b))^(l + 3/2).
+        """
+        a, c = np.array(self.exponents), np.array(self.coefficients)
+        overlap = (2 * np.sqrt(np.outer(a, a)) / np.add.outer(a, a)) ** (self.l + 1.5)
+        return c / np.sqrt(c @ overlap @ c)
 
 
 @dataclass(frozen=True)
@@ -191,14 +200,13 @@ class Basis:
             KeyError: the text is no basis.
         """
         data = json.loads(text)
-        number = {s: z for z, s in enumerate(chemical_symbols)}
         shells, functions, core = {}, {}, {}
         for symbol, entry in data["elements"].items():
-            shells[number[symbol]] = tuple(entry["shells"])
+            shells[atomic_numbers[symbol]] = tuple(entry["shells"])
             if entry.get("core"):
-                core[number[symbol]] = int(entry["core"])
+                core[atomic_numbers[symbol]] = int(entry["core"])
             if entry["functions"] is not None:
-                functions[number[symbol]] = tuple(
+                functions[atomic_numbers[symbol]] = tuple(
                     GaussianShell(l, tuple(a), tuple(c)) for l, a, c in entry["functions"]
                 )
         return cls(data["name"], shells, functions or None, data["projected"], core)

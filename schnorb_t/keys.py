@@ -407,7 +407,7 @@ ORBITAL_ENERGY_SPREAD = declare(
 ORBITAL_COEFFICIENTS = declare(
     Quantity("orbital_coefficients", (MOLECULES, ORBITALS, ORBITALS), "", "columns are orbitals, C^T S C = 1")
 )
-OCCUPATIONS = declare(Quantity("occupations", (MOLECULES, ORBITALS), "", "electrons per orbital, 0..2"))
+OCCUPATIONS = declare(Quantity("occupations", (MOLECULES, ORBITALS), "e", "electrons per orbital, 0..2"))
 DENSITY = declare(
     Quantity("density", (MOLECULES, ORBITALS, ORBITALS), "", "one-particle density matrix C diag(occ) C^T")
 )

@@ -135,11 +135,11 @@ def records_to_batch(
         if not quantity.batched or quantity.name in batch:
             continue
         values = [x.values.get(quantity.field) for x in records]
-        there = [x is not None for x in values]
-        if any(there):
+        flags = [x is not None for x in values]
+        if any(flags):
             batch[quantity.name] = _label(quantity, values, n_atoms)
             if quantity.optional:
-                batch[keys.present(quantity.name)] = torch.tensor(there)
+                batch[keys.present(quantity.name)] = torch.tensor(flags)
     batch[keys.N_OCCUPIED] = batch[keys.N_ELECTRONS] // 2
     batch[keys.INDEX] = torch.as_tensor(range(len(records)) if indices is None else indices, dtype=torch.int64)
     return batch

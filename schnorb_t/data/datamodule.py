@@ -124,6 +124,7 @@ class MatrixDataModule(L.LightningDataModule):
 
     @property
     def basis(self) -> Basis:
+        """Of the stored matrices."""
         return self.store.basis
 
     def sampler(self, split: str) -> SizeBucketSampler:
@@ -157,9 +158,11 @@ class MatrixDataModule(L.LightningDataModule):
         return self._make_loader(EpochLoader, "train", sampler, place=self._place)
 
     def val_dataloader(self) -> DataLoader:
+        """Batches of the validation molecules, largest first."""
         return self._loader("val")
 
     def test_dataloader(self) -> DataLoader:
+        """Batches of the test molecules, largest first."""
         return self._loader("test")
 
     def training_batches(self) -> Iterator[dict[str, Tensor]]:

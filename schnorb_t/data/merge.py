@@ -69,22 +69,22 @@ def merge(path: Path, header: dict, journal: j.Journal, old) -> None:
     """
     names: list[str] = [] if old is None else old.names.tolist()
     orders: list[int] = [] if old is None else old.orders.tolist()
-    n_old, there = len(names), set(names)
+    n_old, known = len(names), set(names)
     failures = {} if old is None else {name: (order, name, reason) for name, reason, order in old.failures}
     new: list[int] = []  # frames to add
     for k, frame in enumerate(journal.frames):
-        if frame.kind == j.MOLECULE and frame.name not in there:
+        if frame.kind == j.MOLECULE and frame.name not in known:
             new.append(k)
             names.append(frame.name)
             orders.append(frame.order)
-            there.add(frame.name)
+            known.add(frame.name)
         elif frame.kind == j.FAILURE:
             reason = j.decode_meta(journal.payload(frame))[0]["reason"]
             failures[frame.name] = (frame.order, frame.name, reason)
-    kept = sorted(failure for name, failure in failures.items() if name not in there)
+    kept = sorted(failure for name, failure in failures.items() if name not in known)
     by_name = np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64)
     places = by_name[np.argsort(np.array(orders, dtype=np.int64)[by_name], kind="stable")]
-    del there, names, orders, by_name
+    del known, names, orders, by_name
 
     def read(place: int) -> PackedRecord:
         if place < n_old:

@@ -27,6 +27,7 @@ def journal_path(path: str | Path) -> Path:
 
 
 def finish_hint(path: Path) -> str:
+    """How a user finishes an interrupted file."""
     return f"run the command that writes it again, or `schnorb_t check --finish {path}`"
 
 
@@ -163,6 +164,7 @@ class Store:
         self.__dict__.update(state, _file=None, _pid=-1)
 
     def close(self) -> None:
+        """Close the file; the next access opens it again."""
         if self._file is not None and self._pid == os.getpid():
             self._file.close()
         self._file = None
@@ -193,18 +195,22 @@ class Store:
 
     @property
     def basis(self) -> Basis:
+        """Of the stored matrices."""
         return self.header.basis
 
     @property
     def target(self) -> str:
+        """Kind of matrices, e.g. ``"wqao"`` (``Header``)."""
         return self.header.target
 
     @property
     def level(self) -> dict:
+        """Level of theory (``Header``)."""
         return self.header.level
 
     @property
     def programs(self) -> dict[str, str]:
+        """Program -> version."""
         return self.header.programs
 
     @property
@@ -297,14 +303,17 @@ class Store:
 
     @cached_property
     def n_atoms(self) -> np.ndarray:
+        """[n] int64."""
         return np.diff(self._columns[keys.ATOMIC_NUMBERS])
 
     @cached_property
     def n_orbitals(self) -> np.ndarray:
+        """[n] int64, also of molecules without matrices."""
         return self.column("n_orbitals")
 
     @cached_property
     def n_electrons(self) -> np.ndarray:
+        """[n] int64, those that the orbitals hold."""
         return self.column("n_electrons")
 
     @cached_property
@@ -316,18 +325,22 @@ class Store:
 
     @cached_property
     def names(self) -> np.ndarray:
+        """[n] text, unique."""
         return self.column("name")
 
     @cached_property
     def groups(self) -> np.ndarray:
+        """[n] text: identity of each molecule, shared by its geometries."""
         return self.column("group")
 
     @cached_property
     def splits(self) -> np.ndarray:
+        """[n] text: ``"train"``, ``"val"``, ``"test"`` or ``""``."""
         return self.column("split")
 
     @cached_property
     def orders(self) -> np.ndarray:
+        """[n] int64: place in the input."""
         return self.column("order")
 
     @cached_property

@@ -55,6 +55,7 @@ class Problems:
     messages: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, kind: str, message: str) -> None:
+        """Count a problem of a kind, and keep its message if it is among the first."""
         self.counts[kind] = self.counts.get(kind, 0) + 1
         kept = self.messages.setdefault(kind, [])
         if len(kept) < KEPT:
@@ -64,6 +65,7 @@ class Problems:
         return bool(self.counts)
 
     def lines(self) -> list[str]:
+        """All kept messages, each led by its kind, and how many more there were."""
         out = []
         for kind, messages in self.messages.items():
             more = self.counts[kind] - len(messages)

@@ -23,7 +23,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -33,17 +32,12 @@ from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.errors import UserError
 from schnorb_t.files import atomic_write
 from schnorb_t.harmonics import bond_frames, wigner_d
+from schnorb_t.linalg import matrix_power
 from schnorb_t.reference.pyscf import cross_overlap, overlap_integrals
 
 FORMAT = 1
 #: Coefficients that come with the package, one file per pair of bases.
 SHIPPED = Path(__file__).parents[1] / "models"
-
-
-def matrix_power(matrix: np.ndarray, power: float) -> np.ndarray:
-    """Power of a symmetric positive definite matrix."""
-    values, vectors = scipy.linalg.eigh(matrix)
-    return (vectors * values**power) @ vectors.T
 
 
 class ContractionModel:

@@ -8,13 +8,11 @@ of the free-atom functions, so that they stay orthonormal, as readers expect.
 
 from __future__ import annotations
 
-import math
 import re
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import scipy.linalg
 import torch
 from ase.data import chemical_symbols
 
@@ -22,6 +20,7 @@ from schnorb_t.basis import L_LETTERS, Basis, GaussianShell
 from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.errors import UserError
 from schnorb_t.files import write_text
+from schnorb_t.linalg import matrix_power
 from schnorb_t.nn.geometry import Geometry
 from schnorb_t.nn.overlap import FreeAtomOverlap
 from schnorb_t.prediction import Prediction
@@ -33,16 +32,6 @@ MARGIN = 4.0
 #: Å, range of the free-atom functions' overlap.
 CUTOFF = 16.0
 APPROXIMATE = "free-atom functions in place of the projected ones: approximate"
-
-
-def normalised_coefficients(shell: GaussianShell) -> list[float]:
-    """Contraction coefficients of normalised primitives for which the contracted function is normalised.
-
-    Overlap of normalised primitives: (2 sqrt(a b) / (a + b))^(l + 3/2).
-    """
-    a, c = np.array(shell.exponents), np.array(shell.coefficients)
-    overlap = (2 * np.sqrt(np.outer(a, a)) / np.add.outer(a, a)) ** (shell.l + 1.5)
-    return (c / math.sqrt(c @ overlap @ c)).tolist()
 
 
 def _functions(basis: Basis) -> dict[int, tuple[GaussianShell, ...]]:
@@ -71,9 +60,8 @@ def drawn_orbitals(prediction: Prediction) -> np.ndarray:
         return prediction.orbital_coefficients
     geometry, overlap = _overlap_of_functions(basis)
     batch = structures_to_batch([z], [prediction.positions], basis, CUTOFF)
-    values, vectors = scipy.linalg.eigh(overlap(geometry(batch))[0].numpy())
-    root = scipy.linalg.sqrtm(prediction.overlap).real
-    return (vectors * values**-0.5) @ vectors.T @ root @ prediction.orbital_coefficients
+    inverse_root = matrix_power(overlap(geometry(batch))[0].numpy(), -0.5)
+    return inverse_root @ matrix_power(prediction.overlap, 0.5) @ prediction.orbital_coefficients
 
 
 def _molden_order(prediction: Prediction) -> np.ndarray:
@@ -106,7 +94,7 @@ def molden_text(prediction: Prediction) -> str:
         lines.append(f"{k} 0")
         for shell in functions[z]:
             lines.append(f" {L_LETTERS[shell.l]} {len(shell.exponents)} 1.00")
-            for a, c in zip(shell.exponents, normalised_coefficients(shell), strict=True):
+            for a, c in zip(shell.exponents, shell.normalised_coefficients().tolist(), strict=True):
                 lines.append(f" {a:24.15E} {c:24.15E}")
         lines.append("")
     lines += ["[5D]", "[7F]", "[9G]", "[MO]"]

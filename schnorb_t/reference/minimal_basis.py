@@ -26,6 +26,7 @@ import numpy as np
 import scipy.linalg
 
 from schnorb_t.basis import Basis
+from schnorb_t.linalg import matrix_power
 from schnorb_t.reference.pyscf import (
     VALENCE_TARGET,
     LabelError,
@@ -135,8 +136,7 @@ def quasi_atomic_contraction(
             f"{n} minimal functions cannot stand for {n_occupied} occupied of {coefficients.shape[1]} orbitals"
         )
     occupied, virtual = coefficients[:, :n_occupied], coefficients[:, n_occupied:]
-    values, vectors = scipy.linalg.eigh(free)
-    orthogonal = cross @ (vectors * values**-0.5) @ vectors.T
+    orthogonal = cross @ matrix_power(free, -0.5)
     p = virtual.T @ orthogonal
     if valence:
         p = p @ scipy.linalg.svd(occupied.T @ orthogonal)[2][n_occupied:].T

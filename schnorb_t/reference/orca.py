@@ -189,17 +189,11 @@ def joined(calculation: OrcaCalculation, output: OrcaOutput) -> OrcaCalculation:
 
 def _same_functions(a: Sequence[GaussianShell], b: Sequence[GaussianShell]) -> bool:
     """Equal up to the digits that an output prints; ORCA normalises contractions in JSON, not in the printed basis."""
-
-    def normalised(shell: GaussianShell) -> np.ndarray:
-        exponents, c = np.array(shell.exponents), np.array(shell.coefficients)
-        pair = 2 * np.sqrt(np.outer(exponents, exponents)) / np.add.outer(exponents, exponents)
-        return c / np.sqrt(c @ pair ** (shell.l + 1.5) @ c)
-
     return len(a) == len(b) and all(
         f.l == g.l
         and len(f.exponents) == len(g.exponents)
         and np.allclose(f.exponents, g.exponents, rtol=1e-6, atol=1e-9)
-        and np.allclose(normalised(f), normalised(g), rtol=1e-5, atol=1e-7)
+        and np.allclose(f.normalised_coefficients(), g.normalised_coefficients(), rtol=1e-5, atol=1e-7)
         for f, g in zip(a, b, strict=True)
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 import numpy as np
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 
 from ..basis import L_LETTERS, GaussianShell
 from ..conventions import shell_order
@@ -18,7 +18,7 @@ from ..errors import UserError
 #: coordinates in Å equals PySCF's to 3e-13, with CODATA 2018 only to 5e-9.
 ORCA_BOHR = 0.5291772083
 
-ATOMIC_NUMBER = {symbol: z for z, symbol in enumerate(chemical_symbols) if z > 0}
+ATOMIC_NUMBER = {symbol: z for symbol, z in atomic_numbers.items() if z}  # X, a dummy atom, is no element
 
 #: No matrix element, energy (Eh) or coordinate (Bohr) of a molecule is larger.
 _LARGEST = 1e6

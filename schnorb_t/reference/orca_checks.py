@@ -21,6 +21,7 @@ import scipy.linalg
 from ..basis import Basis, GaussianShell
 from ..conventions import Reorder, reorder_from, reorder_from_pyscf
 from ..errors import UserError
+from ..linalg import matrix_power
 from ..units import BOHR
 from .orca_calculation import OrcaCalculation, aligned, refuse
 
@@ -140,8 +141,7 @@ def check(calculation: OrcaCalculation) -> CheckedMolecule:
     residuals.append(Residual("orthonormal", off, _orthonormal_limit(c, overlap, coefficients)))
     _raise_failed(c, residuals)
 
-    values, vectors = np.linalg.eigh(metric)
-    orthonormal = coefficients @ (vectors / np.sqrt(values)) @ vectors.T
+    orthonormal = coefficients @ matrix_power(metric, -0.5)
     half = overlap @ orthonormal
     if c.fock is None:
         fock, source = (half * c.energies) @ half.T, "S C diag(eps) C^T S"

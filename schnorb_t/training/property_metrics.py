@@ -21,21 +21,13 @@ from schnorb_t.physics.occupations import Smearing
 from schnorb_t.training.losses import PROJECTED_DOS, SMEARING, Output, Quantities
 from schnorb_t.training.report import write_json
 
-#: of quantities that are no key of a batch
-UNITS = {
-    keys.OCCUPATIONS: "e",
-    keys.CHARGES: "e",
-    "lowdin_charges": "e",
-    keys.DIPOLE: "e*Bohr",
-    "entropy": "k_B",
-    "bond_orders": "",
-    keys.DENSITY: "",
-}
+#: Of quantities that ``keys`` does not declare, and are no energies.
+UNITS = {"lowdin_charges": "e", "entropy": "k_B", "bond_orders": ""}
 
 
 def unit(name: str) -> str:
-    """Of a property's error; energies are in Eh."""
-    return UNITS.get(name, "Eh")
+    """Of a property's error: as declared in ``keys``; energies that are not are in Eh."""
+    return keys.KEYS[name].unit if name in keys.KEYS else UNITS.get(name, "Eh")
 
 
 @torch.no_grad()

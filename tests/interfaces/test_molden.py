@@ -11,7 +11,6 @@ from schnorb_t.errors import UserError
 from schnorb_t.interfaces.molden import (
     check_cube_name,
     molden_text,
-    normalised_coefficients,
     orbital_index,
     write_cube,
     write_molden,
@@ -82,9 +81,9 @@ def test_contractions_are_normalised():
     r = np.linspace(0, 30, 60_001)
     primitives = [r**shell.l * np.exp(-a * r**2) for a in shell.exponents]
     primitives = [p / np.sqrt(np.trapezoid(p**2 * r**2, r)) for p in primitives]
-    total = sum(c * p for c, p in zip(normalised_coefficients(shell), primitives, strict=True))
+    total = sum(c * p for c, p in zip(shell.normalised_coefficients(), primitives, strict=True))
     assert np.trapezoid(total**2 * r**2, r) == pytest.approx(1, abs=1e-8)
-    ratio = np.array(normalised_coefficients(shell)) / shell.coefficients
+    ratio = np.array(shell.normalised_coefficients()) / shell.coefficients
     assert np.ptp(ratio) < 1e-12
 
 
