@@ -19,7 +19,8 @@ from ase.data import covalent_radii
 
 from schnorb_t.errors import UserError
 from schnorb_t.reference.pyscf import LabelError
-from schnorb_t.reference.thermal import BOND_FACTOR, seed_of
+from schnorb_t.reference.thermal import seed_of
+from schnorb_t.structures.geometry import BOND_FACTOR
 
 METHOD = "GFN2-xTB"
 #: Atoms three or more bonds apart (or not connected) that come nearer than this multiple of the sum of their covalent
