@@ -319,7 +319,7 @@ def restricted_kohn_sham(mol, level: Level, max_cycle: int = 100, plain: bool = 
     return mf
 
 
-def _remember_potential(mf) -> dict:
+def remember_potential(mf) -> dict:
     """Make ``mf`` keep its last density matrix and effective potential, which PySCF computes again to give F."""
     last: dict = {}
     compute = mf.get_veff
@@ -372,12 +372,12 @@ def label(
     smallest = float(scipy.linalg.eigvalsh(overlap, subset_by_index=(0, 0))[0])
     if smallest < LINEAR_DEPENDENCE:  # before the SCF, which would go on with fewer orbitals
         raise LabelError(f"linearly dependent basis: smallest eigenvalue of S is {smallest:.1e}")
-    last = _remember_potential(mf)
+    last = {} if plain else remember_potential(mf)
     mf.kernel(dm0=guess(mol) if guess else None)
     if not mf.converged:
         raise LabelError(f"SCF not converged in {max_cycle} cycles")
     dm = mf.make_rdm1()
-    veff = last["veff"] if np.array_equal(dm, last["dm"]) else None
+    veff = last["veff"] if last and np.array_equal(dm, last["dm"]) else None
     order = reorder_from_pyscf(mol)
     fock = order.matrix(np.asarray(mf.get_fock(vhf=veff, dm=dm)))
     fock = 0.5 * (fock + fock.T)
