@@ -100,6 +100,7 @@ def label_files(
     conv_tol: float = 1e-9,
     max_cycle: int = 100,
     no_density_fitting: bool = False,
+    forces: bool = False,
     plain_scf: bool = False,
     memory: float = 2000.0,
     guess: str | None = None,
@@ -131,6 +132,7 @@ def label_files(
         conv_tol: SCF convergence in Eh
         max_cycle: SCF cycles before giving up
         no_density_fitting: exact two-electron integrals
+        forces: store forces (Eh/Bohr) and dipole moment (e*Bohr) too
         plain_scf: PySCF's own code throughout; the same labels to 1e-10 Eh in three times the time
         memory: MB per process for orbitals on the grid that are kept between SCF cycles
         guess: begin every SCF from this model's prediction, e.g. def2svp
@@ -174,7 +176,7 @@ def label_files(
     if model:
         model.check(elements)
     header = header_of(target, elements, level, versions(), source)
-    job = LabelJob(level, target, keep_contraction, max_cycle, model, plain_scf, memory)
+    job = LabelJob(level, target, keep_contraction, max_cycle, model, plain_scf, memory, forces)
     retry: set[str] = set()
     if retry_failed and (output.exists() or journal_path(output).exists()):
         StoreWriter(output, header).close()  # merges what an interrupted run left

@@ -82,6 +82,8 @@ def record_of(
     order: int = 0,
     keep_contraction: bool = False,
     overlap: np.ndarray | None = None,
+    dipole: np.ndarray | None = None,
+    forces: np.ndarray | None = None,
 ) -> MoleculeRecord:
     """The record of one molecule from its large-basis Hamiltonian.
 
@@ -97,6 +99,8 @@ def record_of(
         name, group, split, order: as in ``MoleculeRecord``.
         keep_contraction: store A of the projection.
         overlap: [m, m] of the large basis; computed where it is not given.
+        dipole: [3], e*Bohr; optional.
+        forces: [n, 3], Eh/Bohr; optional.
 
     Raises:
         LabelError: linear dependence, open shell.
@@ -126,6 +130,8 @@ def record_of(
         split=split,
         order=order,
         contraction=contraction,
+        dipole=dipole,
+        forces=forces,
     )
 
 
@@ -141,6 +147,7 @@ class LabelJob:
         guess: PySCF's molecule -> density matrix that the SCF begins with; None: PySCF's own.
         plain: PySCF as it is, without ``schnorb_t.reference.fast_scf``; the same labels, slower.
         max_memory: MB for orbitals on the grid that are kept between cycles; default ``fast_scf.MAX_MEMORY``.
+        forces: store forces and the dipole moment too.
     """
 
     level: Level
@@ -150,6 +157,7 @@ class LabelJob:
     guess: Callable | None = None
     plain: bool = False
     max_memory: float | None = None
+    forces: bool = False
 
     def __call__(self, structure: Structure) -> MoleculeRecord:
         """The labelled molecule.
@@ -167,6 +175,7 @@ class LabelJob:
             self.guess,
             self.plain,
             self.max_memory,
+            self.forces,
         )
         return record_of(
             self.target,
@@ -182,4 +191,6 @@ class LabelJob:
             structure.order,
             self.keep_contraction,
             result.overlap,
+            result.dipole if self.forces else None,
+            result.forces,
         )

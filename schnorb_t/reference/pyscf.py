@@ -83,6 +83,8 @@ class FullBasisResult:
         coefficients: [m, m] float64, columns are orbitals, C^T S C = 1.
         total_energy: Eh.
         n_electrons: core included.
+        dipole: [3] float64, e*Bohr, nuclei included.
+        forces: [n, 3] float64, Eh/Bohr; None where they were not asked for.
     """
 
     atomic_numbers: np.ndarray
@@ -93,6 +95,8 @@ class FullBasisResult:
     coefficients: np.ndarray
     total_energy: float
     n_electrons: int
+    dipole: np.ndarray | None = None
+    forces: np.ndarray | None = None
 
 
 def _pyscf():
@@ -341,6 +345,7 @@ def label(
     guess: Callable | None = None,
     plain: bool = False,
     max_memory: float | None = None,
+    forces: bool = False,
 ) -> FullBasisResult:
     """One restricted Kohn-Sham calculation of a neutral closed-shell molecule; the final Fock is re-diagonalised.
 
@@ -352,6 +357,8 @@ def label(
         guess: PySCF's molecule -> density matrix to begin with; None: PySCF's own guess. It changes the way to the
             converged result, not the result.
         plain, max_memory: as in ``restricted_kohn_sham``.
+        forces: also the forces, by PySCF's analytic gradient without the grid's response (its default: the sum of the
+            forces is not quite zero on a coarse grid).
 
     Raises:
         LabelError: odd electron count, no convergence, linear dependence, occupied levels not the lowest.
@@ -383,4 +390,17 @@ def label(
     fock = 0.5 * (fock + fock.T)
     s = order.matrix(overlap)
     energies, coefficients = diagonalise(fock, s)
-    return FullBasisResult(z, x, fock, s, energies, coefficients, float(mf.e_tot), n_electrons)
+    dipole = np.asarray(mf.dip_moment(unit="AU", dm=dm, verbose=0))
+    gradient = np.asarray(mf.nuc_grad_method().kernel()) if forces else None
+    return FullBasisResult(
+        z,
+        x,
+        fock,
+        s,
+        energies,
+        coefficients,
+        float(mf.e_tot),
+        n_electrons,
+        dipole,
+        None if gradient is None else -gradient,
+    )

@@ -23,8 +23,22 @@ from schnorb_t.structures import Structure, fault_of
 from schnorb_t.units import BOHR
 
 METHOD = "GFN2-xTB"
-#: Elements whose shells in GFN2-xTB are the valence shells of the free-atom basis: (l, ...) and electrons in them.
-VALENCE = {1: ((0,), 1), 6: ((0, 1), 4), 7: ((0, 1), 5), 8: ((0, 1), 6), 9: ((0, 1), 7)}
+#: Shells of GFN2-xTB, (l, ...), and electrons in them: valence s and p, and d from the third row on.
+VALENCE = {
+    1: ((0,), 1),
+    5: ((0, 1), 3),
+    6: ((0, 1), 4),
+    7: ((0, 1), 5),
+    8: ((0, 1), 6),
+    9: ((0, 1), 7),
+    14: ((0, 1, 2), 4),
+    15: ((0, 1, 2), 5),
+    16: ((0, 1, 2), 6),
+    17: ((0, 1, 2), 7),
+    35: ((0, 1, 2), 7),
+}
+#: Free atoms have no empty d shell: its function is the outermost d of this basis.
+POLARISATION_BASIS = "def2-SVP"
 
 
 def _tblite():
@@ -39,14 +53,21 @@ def _tblite():
 def xtb_basis(elements: Iterable[int]) -> Basis:
     """GFN2-xTB's shells; the functions are PySCF's free-atom ones, since GFN2's own are of no use without it.
 
+    Silicon, phosphorus, sulphur, chlorine and bromine have a d shell. A prior (``schnorb_t.nn.prior``) takes bases of s
+    and p shells only and refuses a model of these.
+
     Raises:
-        UserError: another element than H, C, N, O, F.
+        UserError: another element than H, B, C, N, O, F, Si, P, S, Cl, Br.
     """
     elements = sorted({int(z) for z in elements})
     if missing := [chemical_symbols[z] for z in elements if z not in VALENCE]:
-        raise UserError(f"{METHOD} labels are made for H, C, N, O and F, not for {', '.join(missing)}")
-    free = basis_from_pyscf(FREE_ATOM_BASIS, elements)
-    functions = {z: free.functions[z][len(free.shells[z]) - len(VALENCE[z][0]) :] for z in elements}
+        known = ", ".join(chemical_symbols[z] for z in VALENCE)
+        raise UserError(f"{METHOD} labels are made for {known}, not for {', '.join(missing)}")
+    functions = {}
+    for z in elements:
+        free = basis_from_pyscf(FREE_ATOM_BASIS, [z]).functions[z]
+        larger = basis_from_pyscf(POLARISATION_BASIS, [z]).functions[z] if 2 in VALENCE[z][0] else ()
+        functions[z] = tuple([f for f in (larger if l == 2 else free) if f.l == l][-1] for l in VALENCE[z][0])
     core = {z: z - VALENCE[z][1] for z in elements if z > VALENCE[z][1]}
     return Basis(METHOD, {z: VALENCE[z][0] for z in elements}, functions, projected=True, core=core)
 

@@ -99,3 +99,29 @@ def test_an_impossible_level_is_found_before_any_work(level, elements, message):
 
 def test_the_default_level_is_possible():
     check_level(Level(), [1, 6, 7, 8, 9, 14, 16, 17])
+
+
+def test_forces_are_the_slope_of_the_energy_and_are_stored(tmp_path):
+    from ase.io import write
+
+    from schnorb_t.commands.label import label_files
+    from schnorb_t.data.store import Store
+    from schnorb_t.units import BOHR
+
+    atoms = molecule("H2O")
+    atoms.positions += [[0.0, 0.02, 0.01], [0.03, 0.0, 0.0], [0.0, -0.02, 0.05]]
+    write(tmp_path / "water.xyz", atoms, format="extxyz")
+    label_files([tmp_path / "water.xyz"], output=tmp_path / "w.h5", target="full", workers=1, forces=True)
+    with Store(tmp_path / "w.h5") as store:
+        record = store[0]
+    level, step = Level(grid_level=4, conv_tol=1e-11), 1e-3
+    exact = label(atoms.numbers, atoms.positions, level, forces=True)
+    energies = []
+    for sign in (1, -1):
+        moved = atoms.positions.copy()
+        moved[1, 1] += sign * step * BOHR
+        energies.append(label(atoms.numbers, moved, level).total_energy)
+    assert exact.forces[1, 1] == pytest.approx((energies[1] - energies[0]) / (2 * step), abs=1e-4)
+    assert np.abs(record.forces - exact.forces).max() < 2e-3
+    assert np.abs(record.dipole - exact.dipole).max() < 1e-3
+    assert np.linalg.norm(record.dipole) == pytest.approx(0.8, abs=0.15)

@@ -37,6 +37,38 @@ def test_the_matrices_have_the_levels_and_charges_of_tblite():
     assert np.abs(valence - populations - result.get("charges")).max() < 1e-4  # tblite's electrons are at 300 K
 
 
+@pytest.mark.parametrize("name", ["CH3SH", "PH3", "SiH4", "CH3Cl", "BF3", "HBr"])
+def test_d_shells_turn_as_ours_and_hold_the_levels(name):
+    from ase import Atoms
+    from scipy.spatial.transform import Rotation
+
+    from schnorb_t.reference.rotation import orbital_rotation
+
+    atoms = Atoms("BrH", [[0, 0, 0], [0.3, 0.5, 1.3]]) if name == "HBr" else molecule(name)
+    atoms.positions += np.random.default_rng(0).normal(scale=0.03, size=atoms.positions.shape)
+    basis = xtb_basis(atoms.numbers)
+    turn = Rotation.from_rotvec([0.3, -1.1, 0.7]).as_matrix()
+    record = XtbJob()(from_atoms(atoms, name, 0))
+    assert record.n_electrons == basis.n_electrons(atoms.numbers)
+    assert len(record.overlap) == basis.n_orbitals(atoms.numbers).sum()
+    e = scipy.linalg.eigvalsh(record.hamiltonian, record.overlap)
+    assert np.abs(e - record.large_basis_energies).max() < 1e-9
+    atoms.positions = atoms.positions @ turn.T
+    turned = XtbJob()(from_atoms(atoms, name, 0))
+    d = orbital_rotation(basis, atoms.numbers, turn)
+    assert np.abs(turned.overlap - d @ record.overlap @ d.T).max() < 1e-8
+    assert np.abs(turned.hamiltonian - d @ record.hamiltonian @ d.T).max() < 1e-4  # tblite's SCF stops at 1e-6 Eh
+
+
+def test_a_prior_refuses_d_shells():
+    from types import SimpleNamespace
+
+    from schnorb_t.nn.prior import Prior
+
+    with pytest.raises(ValueError, match="one s and one p shell"):
+        Prior(SimpleNamespace(basis=xtb_basis([1, 16])), 2)
+
+
 def test_orbital_order_is_ours():
     """p along z of a bond along z: only it and s couple to hydrogen's s."""
     atoms = molecule("HF")
@@ -55,8 +87,8 @@ def test_basis_leaves_the_core_out_and_survives_text():
 
 
 def test_refusals():
-    with pytest.raises(UserError, match="not for Cl"):
-        xtb_header([1, 17])
+    with pytest.raises(UserError, match="not for I"):
+        xtb_header([1, 53])
     with pytest.raises(LabelError, match="odd|open shell"):
         XtbJob()(from_atoms(molecule("OH"), "OH", 0))
 
