@@ -26,7 +26,7 @@ from rich.table import Table
 
 from schnorb_t.errors import UserError, run_command
 from schnorb_t.reference.pyscf import Level, diagonalise, remember_potential, restricted_kohn_sham
-from schnorb_t.reference.structures import Structure, read_structures
+from schnorb_t.structures import Structure, read_structures
 from schnorb_t.training.report import write_json
 from schnorb_t.units import BOHR
 
