@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from schnorb_t.basis import Basis, GaussianShell
-from schnorb_t.data.store import Header, Store, StoreWriter
+from schnorb_t.data.store import Header, MoleculeRecord, Store, StoreWriter
 from schnorb_t.errors import UserError
 from schnorb_t.structures import graph_key
 
@@ -88,7 +88,7 @@ def merge(files: list[Path], *, output: Path) -> dict[str, Any]:
                 if record.split in ("train", "val") and graph_key(record.atomic_numbers, record.positions) in elsewhere:
                     left_out.append(record.name)
                     continue
-                writer.add(dataclasses.replace(record, order=order))
+                writer.add(MoleculeRecord(**{**record.values, "order": order}))
                 order += 1
     return {"output": str(output), "molecules": order, "left_out": left_out}
 
