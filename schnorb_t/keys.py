@@ -101,7 +101,7 @@ class Quantity:
     @property
     def shape(self) -> str:
         """Shape and type in a batch, e.g. ``"[N, 3]"``, ``"[B] int64"``."""
-        letters = ", ".join(str(LETTERS.get(a, a)) for a in self.axes)
+        letters = ", ".join(LETTERS.get(a, a) if isinstance(a, str) else str(a) for a in self.axes)
         return f"[{letters}]" + ("" if self.dtype == "float64" else f" {self.dtype}")
 
     @cached_property

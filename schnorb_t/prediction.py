@@ -69,7 +69,8 @@ class Prediction:
         if spread is None:
             return None
         places = self.n_occupied - 1, self.n_occupied
-        return tuple(float(spread[k]) if 0 <= k < len(spread) else float("nan") for k in places)
+        homo, lumo = (float(spread[k]) if 0 <= k < len(spread) else float("nan") for k in places)
+        return homo, lumo
 
     @property
     def homo(self) -> float:

@@ -68,6 +68,7 @@ class Predictor:
 
     @property
     def basis(self) -> Basis:
+        """Shells of the elements that the model knows."""
         return self.model.basis
 
     @overload

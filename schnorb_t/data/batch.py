@@ -94,7 +94,8 @@ def _padded(rows: Sequence[np.ndarray | None], fill: float, dtype: str) -> Tenso
     out = np.full((len(rows), *shape), fill, dtype)
     for k, x in enumerate(rows):
         if x is not None:
-            out[(k, *map(slice, x.shape))] = x
+            place: tuple[int | slice, ...] = (k, *map(slice, x.shape))
+        out[place] = x
     return torch.from_numpy(out)
 
 

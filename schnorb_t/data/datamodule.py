@@ -67,14 +67,19 @@ class EpochLoader(DataLoader):
         super().__init__(*args, **kwargs)
         self.place = place
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        epoch, self.batch_sampler.first = self.place() or (self.batch_sampler.epoch, 0)
-        self.batch_sampler.set_epoch(epoch)
+    @property
+    def _sampler(self) -> SizeBucketSampler:
+        assert isinstance(self.batch_sampler, SizeBucketSampler)
+        return self.batch_sampler
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]  # a loop needs no more
+        epoch, self._sampler.first = self.place() or (self._sampler.epoch, 0)
+        self._sampler.set_epoch(epoch)
         yield from super().__iter__()
 
     def state_dict(self) -> dict[str, int]:
         """Tells Lightning that this loader goes on in the middle of an epoch; ``place`` says where."""
-        return {"epoch": self.batch_sampler.epoch}
+        return {"epoch": self._sampler.epoch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Nothing to do: epoch and place are part of Lightning's own progress."""
@@ -154,7 +159,7 @@ class MatrixDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Batches of the present epoch; the same few in every epoch under ``trainer.overfit_batches``."""
         sampler = self.sampler("train")
-        sampler.fixed = self.trainer is not None and self.trainer.overfit_batches > 0
+        sampler.fixed = getattr(self.trainer, "overfit_batches", 0) > 0
         return self._make_loader(EpochLoader, "train", sampler, place=self._place)
 
     def val_dataloader(self) -> DataLoader:

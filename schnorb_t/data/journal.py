@@ -15,7 +15,7 @@ import time
 import warnings
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,7 @@ class Frame:
     order: int
 
 
-class Frames(Sequence):
+class Frames:
     """All frames of a journal, in columns: some 30 bytes each beside the name."""
 
     def __init__(self):
@@ -73,6 +73,9 @@ class Frames(Sequence):
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, i: int) -> Frame:
         kind, start, length, order = (column[i] for column in self._numbers)

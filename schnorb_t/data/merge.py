@@ -213,7 +213,7 @@ class _Columns:
             if q.symmetric:
                 self.index[f"{q.field}_asymmetry"][i] = packed.asymmetries[q.field]
             if q.ragged:
-                part = value.reshape(-1, *q.tail)
+                part = np.asarray(value).reshape(-1, *q.tail)
                 self.index[offset_column(q)][i + 1] = len(part)
                 self.block[q.field].append(part)
                 self.waiting += part.nbytes

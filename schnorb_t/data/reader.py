@@ -68,7 +68,9 @@ class Store:
         self._file: h5py.File | None = None
         self._pid = -1
         self._identity: tuple | None = None
-        self.version, self.fields, self.unknown = SCHEMA_VERSION, (), ()
+        self.version = SCHEMA_VERSION
+        self.fields: tuple[str, ...] = ()
+        self.unknown: tuple[str, ...] = ()
         self._open()
         _ = self.header  # now, not in the middle of work, is the time to find it damaged
         if self.unfinished:
@@ -128,7 +130,7 @@ class Store:
         self.version = version
         if version == 1:
             needed = [q.field for q in keys.stored() if q.field in FIELDS_1]
-            self.unknown: tuple[str, ...] = ()
+            self.unknown = ()
         else:
             described = [entry["field"] for entry in json.loads(file.attrs["quantities"])]
             known = {q.field for q in keys.stored()}

@@ -125,13 +125,13 @@ def check(path: str | Path, progress: Callable[[int, int], None] | None = None) 
 def _check_index(store: Store, report: Report) -> None:
     """Names and lengths, no matrices read."""
     _, first = np.unique(store.column("name", decode=False), return_index=True)
-    for i in np.setdiff1d(np.arange(len(store)), first):
+    for i in np.setdiff1d(np.arange(len(store)), first).tolist():
         report.errors.add("duplicate name", f"molecule {store.name_of(i)!r} (index {i}) is there more than once")
-    for i in np.flatnonzero(~np.isin(store.splits, (*SPLITS, ""))):
+    for i in np.flatnonzero(~np.isin(store.splits, (*SPLITS, ""))).tolist():
         report.errors.add("split", f"molecule {store.name_of(i)!r} has the unknown split {str(store.splits[i])!r}")
     for name in (q.field for q in keys.stored() if q.symmetric and q.field in store.fields):
         values = store.column(f"{name}_asymmetry")
-        for i in np.flatnonzero(~(values <= ASYMMETRY_LIMIT)):
+        for i in np.flatnonzero(~(values <= ASYMMETRY_LIMIT)).tolist():
             report.errors.add(
                 "not symmetric", f"molecule {store.name_of(i)!r}: {name} was asymmetric by {values[i]:.1e}"
             )
@@ -150,16 +150,20 @@ def _check_molecule(store: Store, i: int, report: Report) -> tuple[np.ndarray, n
         return None
     z = packed.atomic_numbers
     if not len(z):
-        return wrong("shape", "it has no atoms")
+        wrong("shape", "it has no atoms")
+        return None
     if z.min() < 1 or z.max() > 118:
-        return wrong("basis", f"there is no element with atomic number {z.min() if z.min() < 1 else z.max()}")
+        wrong("basis", f"there is no element with atomic number {z.min() if z.min() < 1 else z.max()}")
+        return None
     report.element_counts += np.bincount(z, minlength=119)
     try:
         m = int(store.basis.n_orbitals(z).sum())
     except KeyError as error:
-        return wrong("basis", str(error.args[0]))
+        wrong("basis", str(error.args[0]))
+        return None
     if int(store.n_orbitals[i]) != m:
-        return wrong("shape", f"n_orbitals has {store.n_orbitals[i]}, its atoms need {m} in basis {store.basis.name}")
+        wrong("shape", f"n_orbitals has {store.n_orbitals[i]}, its atoms need {m} in basis {store.basis.name}")
+        return None
     for q in keys.stored():
         value = packed.values.get(q.field)
         if value is None or q.dtype == "text":
@@ -167,9 +171,11 @@ def _check_molecule(store: Store, i: int, report: Report) -> tuple[np.ndarray, n
         expected = (m * (m + 1) // 2,) if q.symmetric else q.record_shape(len(z), m)
         found = np.shape(value)
         if len(found) != len(expected) or any(e is not None and e != f for e, f in zip(expected, found, strict=True)):
-            return wrong("shape", f"{q.field} has {found}, its atoms need {expected} in basis {store.basis.name}")
+            wrong("shape", f"{q.field} has {found}, its atoms need {expected} in basis {store.basis.name}")
+            return None
         if q.dtype == "float64" and not np.isfinite(value).all():
-            return wrong("not finite", f"{q.field} holds NaN or infinity")
+            wrong("not finite", f"{q.field} holds NaN or infinity")
+            return None
     geometry = z.astype(np.int64), packed.positions
     near = smallest_distance(packed.positions)
     report.measures["smallest_distance"][i] = near

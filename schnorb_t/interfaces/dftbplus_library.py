@@ -146,6 +146,7 @@ class Calculation:
 
     @property
     def setup(self) -> Setup:
+        """Orbitals and atoms that DFTB+ has read from its input."""
         library, instance = self._library, self._instance
         orbitals = (_int * library.dftbp_get_nr_atoms(instance))()
         library.dftbp_get_nr_orbitals(instance, orbitals)
