@@ -8,7 +8,9 @@ of the free-atom functions, so that they stay orthonormal, as readers expect.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,6 +31,10 @@ from schnorb_t.units import BOHR
 #: Bohr, grid of cube files and empty space around the atoms.
 RESOLUTION = 0.25
 MARGIN = 4.0
+#: Points of a grid beyond which a cube file, 13 bytes a point, is no use.
+MOST_POINTS = 50_000_000
+#: Smaller numbers have exponents of three digits, which Fortran's formats do not read.
+_TINY = 1e-99
 #: Å, range of the free-atom functions' overlap.
 CUTOFF = 16.0
 APPROXIMATE = "free-atom functions in place of the projected ones: approximate"
@@ -75,6 +81,12 @@ def _molden_order(prediction: Prediction) -> np.ndarray:
     return np.array(out)
 
 
+def _title(prediction: Prediction) -> str:
+    """Name or formula on one line, without the brackets that begin sections of Molden files."""
+    name = " ".join(prediction.name.split()).translate(str.maketrans("[]", "()"))
+    return name or prediction.formula
+
+
 def molden_text(prediction: Prediction) -> str:
     """A prediction as a Molden file: Eh, Bohr, spherical functions, every orbital with energy and occupation.
 
@@ -82,8 +94,7 @@ def molden_text(prediction: Prediction) -> str:
         UserError: the basis has no functions, or shells beyond g.
     """
     basis, functions = prediction.basis, _functions(prediction.basis)
-    title = prediction.name or prediction.formula
-    lines = ["[Molden Format]", "[Title]", f" {title}, predicted by schnorb_t, basis {basis.name}"]
+    lines = ["[Molden Format]", "[Title]", f" {_title(prediction)}, predicted by schnorb_t, basis {basis.name}"]
     if basis.projected:
         lines.append(f" {APPROXIMATE}")
     lines.append("[Atoms] AU")
@@ -97,7 +108,10 @@ def molden_text(prediction: Prediction) -> str:
             for a, c in zip(shell.exponents, shell.normalised_coefficients().tolist(), strict=True):
                 lines.append(f" {a:24.15E} {c:24.15E}")
         lines.append("")
-    lines += ["[5D]", "[7F]", "[9G]", "[MO]"]
+    lines += ["[5D]", "[7F]", "[9G]"]
+    if any(cores := [basis.core.get(z, 0) for z in prediction.atomic_numbers.tolist()]):
+        lines += ["[Core]", *(f"{k} : {n}" for k, n in enumerate(cores, 1) if n), ""]
+    lines.append("[MO]")
     coefficients = drawn_orbitals(prediction)[_molden_order(prediction)]
     for k, (energy, occupation) in enumerate(zip(prediction.orbital_energies, prediction.occupations, strict=True)):
         lines += [f" Sym= {k + 1}a", f" Ene= {energy:.12f}", " Spin= Alpha", f" Occup= {occupation:.6f}"]
@@ -143,6 +157,10 @@ def orbital_index(prediction: Prediction, name: str) -> int:
     return index
 
 
+def _row(values: Iterable[float]) -> str:
+    return "".join(f" {x:11.6f}" for x in values)
+
+
 def write_cube(path: str | Path, prediction: Prediction, name: str = "homo", resolution: float = RESOLUTION) -> None:
     """An orbital (1/Bohr^(3/2)) or the electron density (1/Bohr^3) on a grid; needs PySCF.
 
@@ -153,7 +171,8 @@ def write_cube(path: str | Path, prediction: Prediction, name: str = "homo", res
         resolution: Bohr.
 
     Raises:
-        UserError: no such orbital, PySCF is not installed, no functions, or the disk refuses.
+        UserError: no such orbital, a grid of more than ``MOST_POINTS``, PySCF is not installed, no functions, or the
+            disk refuses.
     """
     from schnorb_t.conventions import reorder_from_pyscf
     from schnorb_t.reference.pyscf import mole_from_basis
@@ -165,6 +184,11 @@ def write_cube(path: str | Path, prediction: Prediction, name: str = "homo", res
     r = mol.atom_coords()
     origin = r.min(0) - MARGIN
     counts = np.ceil((r.max(0) - r.min(0) + 2 * MARGIN) / resolution).astype(int) + 1
+    if (points := math.prod(counts.tolist())) > MOST_POINTS:
+        raise UserError(
+            f"{_title(prediction)}: a grid of {resolution:g} Bohr has {points:.1e} points here, at most "
+            f"{MOST_POINTS:.0e} are written; take a larger resolution, or one molecule at a time"
+        )
     axes = [o + resolution * np.arange(n) for o, n in zip(origin, counts, strict=True)]
     orbitals = order.rows(orbitals)
     occupied = orbitals[:, prediction.occupations > 0]
@@ -177,20 +201,23 @@ def write_cube(path: str | Path, prediction: Prediction, name: str = "homo", res
             planes.append((values @ occupied) ** 2 @ occupations)
         else:
             planes.append(values @ orbitals[:, orbital])
-    what = "electron density, 1/Bohr^3" if orbital is None else f"orbital {name}, 1/Bohr^(3/2)"
+    valence = "valence " if mol.nelectron < prediction.atomic_numbers.sum() else ""
+    what = f"{valence}electron density, 1/Bohr^3" if orbital is None else f"orbital {name}, 1/Bohr^(3/2)"
     if orbital is not None:
         what += f", {prediction.orbital_energies[orbital]:.6f} Eh"
     basis = prediction.basis
+    # a blank in front of every number, whatever its width: readers split at blanks
     lines = [
-        f"{prediction.name or prediction.formula}: {what}",
+        f"{_title(prediction)}: {what}",
         f"predicted by schnorb_t, basis {basis.name}" + (f"; {APPROXIMATE}" if basis.projected else ""),
-        f"{mol.natm:5d}" + "".join(f"{x:12.6f}" for x in origin),
+        f"{mol.natm:5d}" + _row(origin),
     ]
     for axis, n in enumerate(counts):
-        lines.append(f"{n:5d}" + "".join(f"{resolution * (k == axis):12.6f}" for k in range(3)))
-    for z, x in zip(prediction.atomic_numbers.tolist(), r, strict=True):
-        lines.append(f"{z:5d}{float(z):12.6f}" + "".join(f"{v:12.6f}" for v in x))
+        lines.append(f"{n:5d}" + _row(resolution * (k == axis) for k in range(3)))
+    for z, charge, x in zip(prediction.atomic_numbers.tolist(), mol.atom_charges(), r, strict=True):
+        lines.append(f"{z:5d}" + _row([float(charge), *x]))
     for plane in planes:
+        plane[np.abs(plane) < _TINY] = 0.0
         for row in plane.reshape(counts[1], counts[2]):
-            lines += ["".join(f"{v:13.5E}" for v in row[k : k + 6]) for k in range(0, len(row), 6)]
+            lines += ["".join(f" {v:12.5E}" for v in row[k : k + 6]) for k in range(0, len(row), 6)]
     write_text(path, "\n".join(lines) + "\n")

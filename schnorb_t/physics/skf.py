@@ -7,6 +7,7 @@ with B at +z from A, file A-B.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ EXTENDED = tuple(
     (L_LETTERS.index(a), L_LETTERS.index(b), int(m))
     for a, b, m in map(tuple, "ff0 ff1 ff2 ff3 df0 df1 df2 dd0 dd1 dd2 pf0 pf1 pd0 pd1 pp0 pp1 sf0 sd0 sp0 ss0".split())
 )
+
+_PAIR = re.compile(r"(?<![A-Za-z])(?=([A-Za-z]{1,2})-([A-Za-z]{1,2})(?![A-Za-z]))")
 
 
 @dataclass(frozen=True)
@@ -87,22 +90,61 @@ def _numbers(line: str) -> list[float]:
     return out
 
 
+def atoms_of_name(path: Path) -> tuple[int, int] | None:
+    """(Z_A, Z_B) if a file's name holds one pair of element symbols, ``A-B``, in any case; else None."""
+    pairs = {(a.capitalize(), b.capitalize()) for a, b in _PAIR.findall(path.name.removesuffix(".skf"))}
+    known = [pair for pair in pairs if set(pair) <= set(chemical_symbols[1:])]
+    return tuple(map(chemical_symbols.index, known[0])) if len(known) == 1 else None
+
+
+def _like_atoms(path: Path, lines: list[str], extended: bool) -> bool:
+    """Whether a file is of two atoms of one element, whose second line has on-site values where others have a mass.
+
+    Args:
+        path: for its name.
+        lines: the second and the third.
+        extended: whether it has f columns.
+
+    Raises:
+        UserError: name and content contradict each other, or neither tells.
+    """
+    try:
+        second, third = (_numbers(line) for line in lines)
+    except ValueError:
+        second, third = [], []
+    n_onsite, name = 13 if extended else 10, atoms_of_name(path)
+    unlike = len(second) > n_onsite + 5 or len(second) < n_onsite  # 20 numbers, of which the last ten are dummies
+    like = not unlike and len(third) >= 10 and third[0] > 1.0  # then the third line begins with a mass
+    by_name = None if name is None else name[0] == name[1]
+    if by_name is None:
+        if not like and not unlike:
+            raise UserError(f"{path}: neither name (A-B.skf) nor content tells whether both atoms are of one element")
+        return like
+    if second and by_name and unlike:
+        raise UserError(
+            f"{path}: named for two atoms of one element, but its second line has {len(second)} numbers and not the "
+            f"{n_onsite} of on-site energies, spin constant, Hubbard U, occupations; is it another pair's file?"
+        )
+    if like and not by_name:
+        raise UserError(
+            f"{path}: named for two elements, but it has the on-site values of one ({n_onsite} numbers, then a mass of "
+            f"{third[0]:g}); is it another pair's file?"
+        )
+    return by_name
+
+
 def read_skf(path: str | Path, homonuclear: bool | None = None) -> SlaterKosterFile:
     """Read one file.
 
     Args:
-        path: the file; ``A-B.skf`` tells from its name whether both atoms are alike.
-        homonuclear: whether they are, for other names.
+        path: the file; two element symbols in its name (``A-B.skf``, ``_A-B.skf``, ``mio_a-b_old.skf``) and its second
+            line, which must not contradict them, tell whether both atoms are alike.
+        homonuclear: whether they are, where neither tells.
 
     Raises:
         UserError: missing or malformed; names the file, the line and what was expected.
     """
     path = Path(path)
-    if homonuclear is None:
-        a, dash, b = path.stem.partition("-")
-        if not dash:
-            raise UserError(f"{path}: name is not 'A-B.skf', so say homonuclear=True or False")
-        homonuclear = a == b
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -129,6 +171,8 @@ def read_skf(path: str | Path, homonuclear: bool | None = None) -> SlaterKosterF
     spacing, n_rows = header[0], int(header[1]) - 1
     if spacing <= 0 or n_rows < 4:
         raise UserError(f"{path}, line {at}: spacing {header[0]} Bohr and {int(header[1])} rows make no table")
+    if homonuclear is None:
+        homonuclear = _like_atoms(path, lines[at : at + 2], extended)
     onsite: dict[int, tuple[float, float, float]] = {}
     if homonuclear:
         n_l = 4 if extended else 3
@@ -221,9 +265,11 @@ def read_skf_set(folder: str | Path, elements: Iterable[int], l_max: dict[int, i
     for a in zs:
         for b in zs:
             path = folder / f"{chemical_symbols[a]}-{chemical_symbols[b]}.skf"
+            if not path.exists() and path.with_name(path.name.lower()).exists():
+                path = path.with_name(path.name.lower())  # DFTB+'s LowerCaseTypeName
             if not path.exists():
                 raise UserError(f"{path}: not there; the set lacks this pair, or the folder is wrong")
-            files[a, b] = read_skf(path, a == b)
+            files[a, b] = read_skf(path)
     shells = {}
     for z in zs:
         f = files[z, z]

@@ -16,7 +16,7 @@ from schnorb_t.interfaces.molden import (
     write_molden,
 )
 from schnorb_t.units import BOHR
-from tests.interfaces.examples import prediction_of, tilted
+from tests.interfaces.examples import prediction_of, tilted, valence_prediction
 
 pytest.importorskip("pyscf")
 
@@ -131,6 +131,100 @@ def test_cube_files_hold_orbital_and_density(large, tmp_path):
 def test_cube_of_a_projected_basis_says_so(model, tmp_path):
     write_cube(tmp_path / "l.cube", model.predict(tilted("H2O")), "lumo", resolution=0.5)
     assert "approximate" in (tmp_path / "l.cube").read_text().splitlines()[1]
+
+
+def hydrogens(positions, name="", scale=1.0):
+    """Atoms with one function each, orbitals that are these functions; coefficients may be scaled."""
+    functions = {1: (GaussianShell(0, (0.8 * scale, 123456.789), (1.0, -1e-105)),)}
+    basis, n = Basis("one s", {1: (0,)}, functions), len(positions)
+    return prediction_of(basis, [1] * n, positions, np.diag(np.linspace(-1, 1, n)), np.eye(n), name)
+
+
+@pytest.mark.parametrize("shift", [(12345.678, -9876.543, 0.1), (-532.13, -532.13, -532.13), (1e6, -1e6, 1e6)])
+def test_coordinates_far_from_the_origin(shift, tmp_path):
+    """Numbers never touch: read by ASE and PySCF, with negative values and four to seven digits."""
+    from pyscf.tools import cubegen, molden
+
+    found = hydrogens(np.array([[0.0, 0, 0], [-0.3, 0.5, 0.4]]) + shift, "[far] away\n[MO]")
+    write_cube(tmp_path / "x.cube", found, "homo", resolution=1.0)
+    cube = _cube(tmp_path / "x.cube")
+    assert np.abs(cube["atoms"].positions - found.positions).max() < 1e-5 + 1e-9 * max(map(abs, shift))
+    with_pyscf = cubegen.Cube(_hydrogen(), nx=2, ny=2, nz=2).read(str(tmp_path / "x.cube"))
+    assert np.abs(with_pyscf - cube["data"]).max() == 0 and np.abs(cube["data"]).max() > 0.01
+    write_molden(tmp_path / "x.molden", found)
+    mol, energies, *_ = molden.load(str(tmp_path / "x.molden"))
+    assert np.abs(mol.atom_coords() * BOHR - found.positions).max() < 1e-9 * max(map(abs, shift))
+    assert energies.tolist() == [-1, 1]
+
+
+def _hydrogen():
+    from pyscf import gto
+
+    return gto.M(atom="H 0 0 0", spin=1, verbose=0)
+
+
+def test_tiny_values_keep_two_digits_of_exponent(tmp_path):
+    """Tight functions: most of the grid is below 1e-100."""
+    found = hydrogens(np.array([[0.0, 0, 0], [4.0, 0, 0]]), scale=40.0)
+    for name in ("homo", "density"):
+        write_cube(tmp_path / "x.cube", found, name, resolution=1.0)
+        numbers = " ".join((tmp_path / "x.cube").read_text().splitlines()[8:]).split()
+        assert {len(x.lstrip("-")) for x in numbers} == {11} and "0.00000E+00" in numbers
+
+
+def test_a_thousand_and_more_atoms(tmp_path):
+    from ase.io import read
+    from pyscf.tools import molden
+
+    from schnorb_t.interfaces.dftbplus_files import gen_text, read_square_matrix, write_square_matrix
+
+    positions = -1.3 * np.stack(np.unravel_index(np.arange(1003), (17, 59, 1)), 1) - 1000
+    found = hydrogens(positions)
+    write_molden(tmp_path / "x.molden", found)
+    mol, energies, coefficients, *_ = molden.load(str(tmp_path / "x.molden"))
+    assert mol.natm == 1003 and np.abs(mol.atom_coords() * BOHR - positions).max() < 1e-8
+    assert np.abs(coefficients - found.orbital_coefficients).max() < 1e-12
+    assert np.abs(energies - found.orbital_energies).max() < 1e-9
+    (tmp_path / "x.gen").write_text(gen_text(found.atomic_numbers, 100 * positions))
+    atoms = read(tmp_path / "x.gen")
+    assert len(atoms) == 1003 and np.abs(atoms.positions - 100 * positions).max() < 1e-8
+    matrix = np.outer(-(10.0 ** np.linspace(-150, 150, 200)), np.ones(200))
+    write_square_matrix(tmp_path / "hamsqr1.dat", matrix)
+    assert np.abs(read_square_matrix(tmp_path / "hamsqr1.dat") / matrix - 1).max() < 1e-14
+
+
+def test_a_grid_that_nobody_reads_is_refused(tmp_path):
+    found = hydrogens(np.array([[0.0, 0, 0], [900.0, 900, 900]]))
+    with pytest.raises(UserError, match=r"H2: a grid of 0.25 Bohr has .* points"):
+        write_cube(tmp_path / "x.cube", found)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["H2O", "SO2"])
+def test_valence_only_bases(name, tmp_path):
+    """The core's electrons are named in Molden's [Core], taken off the charges of cubes; the rest is the valence."""
+    from pyscf.tools import molden
+
+    found, levels = valence_prediction(name)
+    cores = {"H2O": [2, 0, 0], "SO2": [10, 2, 2]}[name]
+    text = molden_text(found)
+    section = text.split("[Core]\n")[1].split("\n\n")[0].splitlines()
+    assert section == [f"{k} : {n}" for k, n in enumerate(cores, 1) if n]
+    (tmp_path / "x.molden").write_text(text)
+    mol, energies, c, occupations, *_ = molden.load(str(tmp_path / "x.molden"))
+    electrons = int(found.atomic_numbers.sum()) - sum(cores)
+    assert np.diag(c.T @ mol.intor("int1e_ovlp") @ c) @ occupations == pytest.approx(electrons, abs=1e-6)
+    assert np.abs(energies[occupations > 0] - levels[sum(cores) // 2 :][: electrons // 2]).max() < 1e-8
+    write_cube(tmp_path / "d.cube", found, "density", resolution=0.4)
+    write_cube(tmp_path / "h.cube", found, "homo", resolution=0.4)
+    lines = (tmp_path / "d.cube").read_text().splitlines()
+    assert "valence electron density" in lines[0]
+    assert [float(line.split()[1]) for line in lines[6 : 6 + len(cores)]] == (found.atomic_numbers - cores).tolist()
+    density = _cube(tmp_path / "d.cube")
+    assert density["data"].sum() * 0.4**3 == pytest.approx(electrons, abs=1)
+    assert density["atoms"].numbers.tolist() == found.atomic_numbers.tolist()
+    highest = levels[int(found.atomic_numbers.sum()) // 2 - 1]
+    assert f"{highest:.6f} Eh" in (tmp_path / "h.cube").read_text().splitlines()[0]
 
 
 def test_without_functions_nothing_is_drawn(tmp_path):

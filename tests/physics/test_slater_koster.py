@@ -191,6 +191,63 @@ def test_damaged_files_are_named(tmp_path, damage, message):
         read_skf(path)
 
 
+def skf_text(like: bool, extended: bool = False) -> str:
+    """A file of zeros but for row 3; on-site energies 0.1, 0.2, ... and a mass of 12 where both atoms are alike."""
+    half = 20 if extended else 10
+    onsite = " ".join(f"{0.1 * k:.1f}" for k in range(1, 14 if extended else 11))
+    head = ["@"] * extended + ["0.02 11"] + ([onsite, "12.0 19*0.0"] if like else ["0.0 19*0.0"])
+    return "\n".join(head + [f"{2 * half}*{0.5 if k == 3 else 0.0}" for k in range(1, 11)]) + "\n"
+
+
+@pytest.mark.parametrize("extended", [False, True])
+@pytest.mark.parametrize(
+    "name",
+    ["C-C.skf", "_C-C.skf", "c-c.skf", "C-C_old.skf", "mio-1-1_C-C.skf", "C-C.2.skf", "Si-Si.skf", "x.skf", "C.1.skf",
+     "set-3-C-C.skf", "no-C-C.skf"],
+)  # fmt: skip
+def test_files_of_one_element_under_any_name(tmp_path, name, extended):
+    folder = tmp_path / "C-H-set"
+    folder.mkdir()
+    (folder / name).write_text(skf_text(True, extended))
+    found = read_skf(folder / name)
+    assert found.mass == 12.0 and len(found.overlap[0, 0, 0]) == 10
+    assert found.overlap[0, 0, 0].tolist() == [0, 0, 0.5] + [0] * 7
+    assert found.onsite[0][0] == pytest.approx(0.4 if extended else 0.3)
+
+
+@pytest.mark.parametrize("extended", [False, True])
+@pytest.mark.parametrize(
+    "name", ["C-H.skf", "_C-H.skf", "c-h.skf", "C-H-old.skf", "pair.skf", "C-Cl.skf", "my-H-C.skf"]
+)
+def test_files_of_two_elements_under_any_name(tmp_path, name, extended):
+    (tmp_path / name).write_text(skf_text(False, extended))
+    found = read_skf(tmp_path / name)
+    assert not found.onsite and found.overlap[0, 0, 0].tolist() == [0, 0, 0.5] + [0] * 7
+
+
+def test_names_that_contradict_the_content(tmp_path):
+    (tmp_path / "C-C.skf").write_text(skf_text(False))
+    (tmp_path / "C-H.skf").write_text(skf_text(True))
+    with pytest.raises(UserError, match="C-C.skf: named for two atoms of one element, but its second line has 20"):
+        read_skf(tmp_path / "C-C.skf")
+    with pytest.raises(UserError, match="C-H.skf: named for two elements, but .* a mass of 12"):
+        read_skf(tmp_path / "C-H.skf")
+    short = skf_text(False).replace("0.0 19*0.0", "0.0 9*0.0")  # no dummies: only a name tells
+    (tmp_path / "x.skf").write_text(short)
+    (tmp_path / "H-C.skf").write_text(short)
+    with pytest.raises(UserError, match="neither name .* nor content"):
+        read_skf(tmp_path / "x.skf")
+    assert read_skf(tmp_path / "x.skf", homonuclear=False).mass == 0 == read_skf(tmp_path / "H-C.skf").mass
+
+
+def test_a_set_of_lower_case_files(tmp_path):
+    for a in "ch":
+        for b in "ch":
+            (tmp_path / f"{a}-{b}.skf").write_text(skf_text(a == b))
+    found = read_skf_set(tmp_path, [1, 6])
+    assert found.files[6, 6].mass == 12.0 and not found.files[1, 6].onsite
+
+
 def test_missing_pair_is_named(tmp_path):
     with pytest.raises(UserError, match="H-H.skf: not there"):
         read_skf_set(tmp_path, [1])
