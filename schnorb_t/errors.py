@@ -46,6 +46,10 @@ class UserError(Exception):
     """Bad input. The message names the file, the molecule and the remedy."""
 
 
+class ConfigurationError(UserError, ValueError):
+    """A value that a user chose and that cannot be. Other ``ValueError``s and ``TypeError``s are faults of the code."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM, raised where it arrives so that files in the making are removed."""
 

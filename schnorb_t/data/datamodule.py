@@ -15,7 +15,7 @@ from schnorb_t.data.batch import records_to_batch
 from schnorb_t.data.records import MoleculeRecord
 from schnorb_t.data.sampler import SizeBucketSampler
 from schnorb_t.data.store import Store
-from schnorb_t.errors import UserError
+from schnorb_t.errors import ConfigurationError, UserError
 
 #: The molecules that come with the package.
 SAMPLE = Path(__file__).parent / "sample" / "sample.h5"
@@ -26,6 +26,7 @@ class RecordDataset(Dataset):
 
     def __init__(self, store: Store, indices: np.ndarray, keep: bool):
         self.store, self.indices = store, np.asarray(indices, dtype=np.int64)
+        self.keep = keep
         self._kept: dict[int, MoleculeRecord] | None = {} if keep else None
 
     def __len__(self) -> int:
@@ -97,6 +98,10 @@ class MatrixDataModule(L.LightningDataModule):
         num_workers: processes that build batches; 0 builds them in the training process.
         keep_in_memory: keep molecules that were read; ``None`` does so below 20,000 training molecules.
         seed: of the shuffling.
+
+    Raises:
+        ConfigurationError: a size that must be 1 or more, a cutoff that is no length.
+        UserError: a file that cannot be read, or without molecules to train on or to validate with.
     """
 
     def __init__(
@@ -111,6 +116,17 @@ class MatrixDataModule(L.LightningDataModule):
         seed: int = 0,
     ):
         super().__init__()
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+            ("max_train", 1 if max_train is None else max_train, 1),
+            ("num_workers", num_workers, 0),
+            ("seed", seed, 0),
+        ):
+            if value < least:
+                raise ConfigurationError(f"data.{name}: must be {least} or more, got {value}")
+        if not 0 < cutoff < np.inf:
+            raise ConfigurationError(f"data.cutoff: must be a length above 0, Å, got {cutoff}")
         self.store = Store(SAMPLE if path == "sample" else path)
         self.cutoff, self.batch_size, self.eval_batch_size = cutoff, batch_size, eval_batch_size
         self.num_workers, self.seed = num_workers, seed
@@ -131,6 +147,17 @@ class MatrixDataModule(L.LightningDataModule):
     def basis(self) -> Basis:
         """Of the stored matrices."""
         return self.store.basis
+
+    def leave_out(self, split: str, which: np.ndarray) -> None:
+        """Take molecules out of a split.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+            which: [molecules of the split] bool.
+        """
+        rows = self.datasets[split]
+        self.split[split] = self.split[split][~which]
+        self.datasets[split] = RecordDataset(self.store, self.split[split], rows.keep)
 
     def sampler(self, split: str) -> SizeBucketSampler:
         """Batches of ``"train"`` (shuffled anew in every epoch), ``"val"`` or ``"test"`` (largest molecules first)."""

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytorch_lightning as L
 import torch
 from ase.data import chemical_symbols
+from e3nn import o3
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from schnorb_t import keys
 from schnorb_t.basis import Basis
 from schnorb_t.data.batch import to_device
-from schnorb_t.errors import UserError
+from schnorb_t.errors import ConfigurationError, UserError
+from schnorb_t.nn.matrix_product import LAYOUT as PRIOR_LAYOUT
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.nn.overlap import to_orthogonal
+from schnorb_t.nn.slater_koster import TwoCentre
 from schnorb_t.physics.occupations import Smearing
 from schnorb_t.training.checkpoint import KEY, ModelCard, find_model, load_single
 from schnorb_t.training.losses import MATRICES, QUANTITIES, SMEARING, Output, Quantities
+from schnorb_t.training.prior_cache import PriorCache
 from schnorb_t.training.property_metrics import property_errors
 from schnorb_t.training.transfer import start_from
 
@@ -28,6 +34,67 @@ DEFAULT_OUTPUTS = (
     Output(keys.OVERLAP, weight=10000.0),
     Output("hamiltonian_in_orbitals", weight=1000.0),
 )
+
+
+#: Arguments of a network that must be 1 or more, and those that may also be 0.
+_POSITIVE = ("interactions", "n_radial", "hidden", "product_channels", "two_centre_radial")
+_COUNTS = ("pair_layers", "triangle_channels", "charge_channels", "chain_channels")
+
+
+def check_network(arguments: Mapping[str, Any]) -> None:
+    """Refuse values that no network can have.
+
+    Raises:
+        ConfigurationError: names the argument and what it may be.
+    """
+    known = {*inspect.signature(MatrixModel).parameters} - {"basis"}
+    if unknown := [name for name in arguments if name not in known]:
+        raise ConfigurationError(
+            f"model.network: no argument {', '.join(unknown)}; known: {', '.join(sorted(known - {'cutoff'}))}"
+        )
+
+    def refuse(name: str, wanted: str) -> None:
+        raise ConfigurationError(f"model.network.{name}: must be {wanted}, got {arguments[name]}")
+
+    for names, least in ((_POSITIVE, 1), (_COUNTS, 0)):
+        for name in names:
+            if name in arguments and not arguments[name] >= least:
+                refuse(name, f"{least} or more")
+    for name in ("message_cutoff", "triangle_cutoff", "cutoff"):
+        if name in arguments and not 0 < arguments[name] < math.inf:
+            refuse(name, "a length above 0, Å")
+    if "pair_channels" in arguments and not (arguments["pair_channels"] and min(arguments["pair_channels"]) >= 1):
+        refuse("pair_channels", "one number or more, each 1 or more")
+    if "irreps" in arguments:
+        try:
+            irreps = o3.Irreps(arguments["irreps"])
+        except ValueError:
+            refuse("irreps", "irreps with channels, such as 64x0e+32x1o+16x1e+32x2e+16x2o")
+        if len({ir for _, ir in irreps}) < len(irreps):
+            refuse("irreps", "irreps of which each stands once")
+        if irreps.count("0e") < 1:
+            refuse("irreps", "irreps with 0e among them")
+
+
+def check_prior(name: str, prior: MatrixModel, basis: Basis, cutoff: float) -> None:
+    """Refuse a prior that says nothing of the elements to be learned, or that sees other pairs.
+
+    Raises:
+        ConfigurationError: names what differs.
+    """
+    if missing := [chemical_symbols[z] for z in basis.elements if z not in prior.basis.elements]:
+        raise ConfigurationError(
+            f"model.network.prior: {name} does not know {', '.join(missing)}; give another or null"
+        )
+    if prior.cutoff != cutoff:
+        raise ConfigurationError(
+            f"model.network.prior: the cutoff of {name} is {prior.cutoff:g} Å, data.cutoff {cutoff:g} Å; "
+            "make them equal"
+        )
+    if tuple(prior.basis.layout) != PRIOR_LAYOUT:
+        raise ConfigurationError(
+            f"model.network.prior: {name} has the basis {prior.basis}; a prior has one s and one p shell"
+        )
 
 
 class MatrixModule(L.LightningModule):
@@ -47,6 +114,11 @@ class MatrixModule(L.LightningModule):
         smearing: how the losses on properties fill levels.
         start_from: checkpoint, or name of a model of the package, whose weights the network begins with: all of them if
             its basis is the same, else what it knows of chemistry (``training.transfer``).
+        prior_memory: GiB of memory for what a prior says of the molecules, which is then computed once for each instead
+            of in every epoch.
+
+    Raises:
+        ConfigurationError: values that cannot be; a prior that does not fit.
     """
 
     def __init__(
@@ -62,17 +134,20 @@ class MatrixModule(L.LightningModule):
         final_rate: float = 0.002,
         smearing: Smearing = SMEARING,
         start_from: str | None = None,
+        prior_memory: float = 1.0,
     ):
         super().__init__()
         self.arguments, prior = {**(network or {}), "cutoff": cutoff}, None
+        self.arguments = {k: list(v) if isinstance(v, tuple) else v for k, v in self.arguments.items()}
+        check_network(self.arguments)
         if isinstance(self.arguments.get("prior"), str):
             prior, card = load_single(find_model(self.arguments["prior"]))
+            check_prior(self.arguments["prior"], prior, basis, cutoff)
             self.arguments["prior"] = {"basis": card.basis.to_json(), "arguments": card.arguments}
         self.model = MatrixModel(basis, **self.arguments)
         if prior is not None:
             self.model.prior.model.load_state_dict(prior.state_dict())
-        #: place of a molecule in the data -> what its prior says, which training never changes
-        self._priors: dict[int, dict[str, Tensor]] = {}
+        self._prior_cache = None if self.model.prior is None else PriorCache(self.model.prior.count, prior_memory)
         self.outputs = list(outputs or DEFAULT_OUTPUTS)
         self.learning_rate, self.two_centre_rate, self.weight_decay = learning_rate, two_centre_rate, weight_decay
         self.warmup_steps, self.final_rate = warmup_steps, final_rate
@@ -82,7 +157,7 @@ class MatrixModule(L.LightningModule):
         #: whether a loss is made of orbitals in the basis itself (charges, dipoles, densities of states)
         self.density_losses = any(name not in QUANTITIES for name in names)
         if len(set(names)) < len(names):
-            raise ValueError(f"each property can be trained on once, got {', '.join(names)}")
+            raise ConfigurationError(f"each property can be trained on once, got {', '.join(names)}")
         self.validation = nn.ModuleDict({name: MeanMetric() for name in (*self.VALIDATION, *names)})
         self.card: ModelCard | None = None
         self.config_text = ""
@@ -109,33 +184,37 @@ class MatrixModule(L.LightningModule):
             )
         self.describe(data)
 
-    def describe(self, data) -> None:
-        """Take the card's facts from the data."""
+    def describe(self, data, earlier: Iterable[str] | None = None) -> None:
+        """Take the card's facts from the data.
+
+        Args:
+            data: a ``MatrixDataModule``.
+            earlier: identities of molecules that the weights have seen before, if a training goes on; else those of the
+                model that it starts from.
+        """
         store = data.store
-        seen = sorted({str(store.groups[i]) for name in ("train", "val") for i in data.split[name]})
-        self.card = ModelCard(self.arguments, store.basis, store.level, store.target, tuple(seen))
+        seen = {str(store.groups[i]) for name in ("train", "val") for i in data.split[name]}
+        seen.update(self.seen_before() if earlier is None else earlier)
+        self.card = ModelCard(self.arguments, store.basis, store.level, store.target, tuple(sorted(seen)))
+
+    def seen_before(self) -> tuple[str, ...]:
+        """Identities of the molecules that the model which this one starts from was trained on."""
+        return load_single(find_model(self.start_from))[1].training_groups if self.start_from else ()
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return self.model(batch)
 
     def on_before_batch_transfer(self, batch: dict[str, Tensor], _: int) -> dict[str, Tensor]:
-        """Add what the prior says: computed once per molecule, kept on the CPU."""
-        if self.model.prior is None:
+        """Add what the prior says, from memory where it has been computed before."""
+        if self.model.prior is None or keys.PRIOR_DENSITY in batch:
             return batch
-        places = batch[keys.INDEX].tolist()
-        if any(place not in self._priors for place in places):
+        kept = self._prior_cache.get(batch)
+        if kept is None:
             with torch.no_grad():
-                made = self.model.prior.matrices(to_device(batch, self.device))
-            for b, place in enumerate(places):
-                n = int(batch[keys.ORBITAL_MASK][b].sum())  # the prior's orbitals are fewer
-                self._priors[place] = {name: x[b, :n, :n].float().cpu() for name, x in made.items()}
-        m = batch[keys.ORBITAL_MASK].shape[1]
-        for name in (keys.PRIOR_HAMILTONIAN, keys.PRIOR_OVERLAP, keys.PRIOR_DENSITY):
-            batch[name] = torch.zeros(len(places), m, m)
-            for b, place in enumerate(places):
-                kept = self._priors[place][name]
-                batch[name][b, : len(kept), : len(kept)] = kept
-        return batch
+                kept = self.model.prior.matrices(to_device(batch, self.device))
+            self._prior_cache.put(batch, kept)
+            kept = {name: x.float() for name, x in kept.items()}
+        return batch | kept
 
     def _quantities(self, batch: dict[str, Tensor]) -> tuple[Quantities, Quantities]:
         if self.model.orthogonal and not self.density_losses:  # levels and elements do not need S: no root of it either
@@ -204,15 +283,29 @@ class MatrixModule(L.LightningModule):
             metric.reset()
 
     def configure_optimizers(self):
-        slow = [p for n, p in self.model.named_parameters() if "two_centre" in n]
-        fast = [p for n, p in self.model.named_parameters() if "two_centre" not in n]
+        slow = {id(p) for part in self.model.modules() if isinstance(part, TwoCentre) for p in part.parameters()}
+        trained = [p for p in self.model.parameters() if p.requires_grad]  # not the prior
         optimizer = torch.optim.AdamW(
             [
-                {"params": fast, "lr": self.learning_rate, "weight_decay": self.weight_decay},
-                {"params": slow, "lr": self.learning_rate * self.two_centre_rate, "weight_decay": 0.0},
+                {
+                    "params": [p for p in trained if id(p) not in slow],
+                    "lr": self.learning_rate,
+                    "weight_decay": self.weight_decay,
+                },
+                {
+                    "params": [p for p in trained if id(p) in slow],
+                    "lr": self.learning_rate * self.two_centre_rate,
+                    "weight_decay": 0.0,
+                },
             ],
-            fused=True,  # hundreds of small parameters: a tenth of a step's time otherwise
+            # hundreds of small parameters: a tenth of a step's time otherwise; mixed precision cannot clip then
+            fused="mixed" not in str(self.trainer.precision),
         )
+        if math.isinf(self.trainer.estimated_stepping_batches):
+            raise ConfigurationError(
+                "trainer: the learning rate falls over the whole training, which needs an end; "
+                "give max_epochs or max_steps"
+            )
         total = max(int(self.trainer.estimated_stepping_batches), self.warmup_steps + 1)
 
         def factor(step: int) -> float:

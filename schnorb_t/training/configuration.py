@@ -1,0 +1,219 @@
+"""The configuration of a training: which keys there are, of which types, and what they mean.
+
+The sections are the arguments of the classes that they configure, so that every key has the type and the words of that
+class: ``data``, ``model``, ``model.network``, ``trainer``, ``checkpoint``, ``early_stopping``, ``ema``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import inspect
+import math
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytorch_lightning as L
+import yaml
+from docstring_parser import parse as parse_docstring
+from jsonargparse import ArgumentParser, Namespace
+from pytorch_lightning.callbacks import EarlyStopping
+
+from schnorb_t.data.datamodule import MatrixDataModule
+from schnorb_t.errors import ConfigurationError
+from schnorb_t.nn.model import MatrixModel
+from schnorb_t.physics.occupations import Smearing
+from schnorb_t.training.callbacks import RunCheckpoint
+from schnorb_t.training.ema import ExponentialMovingAverage
+from schnorb_t.training.losses import Output
+from schnorb_t.training.module import DEFAULT_OUTPUTS, MatrixModule
+
+#: Helps that say nothing.
+_EMPTY = (argparse.SUPPRESS, "Path to a configuration file.")
+#: Keys that configurations written by earlier versions have, always null.
+_FORMER = ("optimizer", "lr_scheduler")
+
+
+class ConfigurationParser(ArgumentParser):
+    """A parser whose errors are ``ConfigurationError``s of one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Refuse the configuration.
+
+        Raises:
+            ConfigurationError: always.
+        """
+        text = one_line(message)
+        if unknown := re.search(r"nrecognized arguments: (--?[^\s=]+)", text):
+            options = [name for action in self._actions for name in action.option_strings]
+            if near := difflib.get_close_matches(unknown[1], options, 1, 0.6):
+                text += f"; did you mean {near[0]}?"
+        raise ConfigurationError(f"configuration: {text} (--print_config shows all keys)") from None
+
+
+def one_line(message: str) -> str:
+    """jsonargparse's explanation of a wrong value, in short."""
+    text = " ".join(str(message).split())
+    text = re.sub(r'Parser key "([^"]*)"', r"\1", text)
+    text = re.sub(r"Does not validate against any of the Union subtypes.*Given value: (.*)$", r"cannot be \1", text)
+    return text if len(text) <= 400 else f"{text[:397]}..."
+
+
+def make_parser(prog: str | None = None, description: str | None = None) -> ConfigurationParser:
+    """The parser of configurations: of a command line, of YAML, of a dict."""
+    parser = ConfigurationParser(
+        prog=prog,
+        description=description,
+        parser_mode="yaml",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        exit_on_error=False,
+        print_config=None,
+        allow_abbrev=False,
+    )
+    parser.add_argument("-c", "--config", action="config", help="configuration in YAML")
+    parser.add_argument(
+        "--print_config", action="store_true", help="print the configuration, all keys with their meaning, and stop"
+    )
+    parser.add_argument(
+        "--seed_everything", type=bool | int, default=0, help="of weights and of everything random; true: a random one"
+    )
+    parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint to go on from")
+    parser.add_argument("--name", type=str, default="fit", help="runs/NAME/version_N holds what this run leaves")
+    parser.add_argument("--runs", type=str, default="runs", help="folder of all runs")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="CPU threads per process; the tensors are too small to share out"
+    )
+    parser.add_class_arguments(MatrixDataModule, "data", instantiate=False, sub_configs=True)
+    parser.add_class_arguments(
+        MatrixModule, "model", skip={"basis", "cutoff", "network"}, instantiate=False, sub_configs=True
+    )
+    parser.add_class_arguments(
+        MatrixModel, "model.network", skip={"basis", "cutoff", "prior"}, instantiate=False, sub_configs=True
+    )
+    parser.add_argument(
+        "--model.network.prior",
+        type=str | None,
+        default=None,
+        help="checkpoint, or name of a model of the package, of a cheaper method, whose electronic structure the "
+        "network takes as input; becomes part of the model",
+    )
+    parser.add_class_arguments(L.Trainer, "trainer", instantiate=False, fail_untyped=False, sub_configs=True)
+    for key, kind in (
+        ("checkpoint", RunCheckpoint),
+        ("early_stopping", EarlyStopping),
+        ("ema", ExponentialMovingAverage),
+    ):
+        parser.add_class_arguments(kind, key, instantiate=False, fail_untyped=False, sub_configs=True)
+    for key in _FORMER:
+        parser.add_argument(f"--{key}", type=str | None, default=None, help=argparse.SUPPRESS)
+    parser.set_defaults(
+        {
+            "checkpoint.monitor": "val/loss",
+            "checkpoint.filename": "best",
+            "checkpoint.enable_version_counter": False,
+            "early_stopping.monitor": "val/loss",
+            "early_stopping.patience": 1000,
+            "trainer.use_distributed_sampler": False,  # the size-bucketed sampler shares out the batches itself
+            "trainer.num_sanity_val_steps": 0,
+            "model.outputs": [asdict(output) for output in DEFAULT_OUTPUTS],
+        }
+    )
+    return parser
+
+
+def parse_configuration(
+    config: str | os.PathLike | Mapping[str, Any] | Sequence[str], parser: ConfigurationParser | None = None
+) -> Namespace:
+    """A checked configuration with all defaults.
+
+    Args:
+        config: a YAML file; its content as a dict, nested or with dotted keys (``{"data.batch_size": 8}``); or the
+            arguments of a command line (``["--config", "configs/qm9.yaml", "--data.batch_size", "8"]``).
+        parser: to use instead of a new one.
+
+    Raises:
+        ConfigurationError: an unknown key, or a value of the wrong type.
+    """
+    parser = parser or make_parser()
+    if isinstance(config, str | os.PathLike):
+        config = ["--config", os.fspath(config)]
+    if isinstance(config, Mapping):
+        tree: dict[str, Any] = {}
+        for key, value in config.items():
+            if key == "config":
+                base = yaml.safe_load(Path(value).read_text())
+                tree = _merged(base, tree)
+                continue
+            for part in reversed(key.split(".")):
+                value = {part: value}
+            tree = _merged(tree, value)
+        found = parser.parse_object(tree)
+    else:
+        found = parser.parse_args(list(config))
+    if found.pop("print_config"):
+        print(explained(found, parser), end="")
+        sys.exit(0)
+    return found
+
+
+def explained(config: Namespace, parser: ConfigurationParser) -> str:
+    """A configuration as YAML, above every key a comment that tells what it means."""
+    meaning = {a.dest: a.help for a in parser._actions if a.help and a.help not in _EMPTY}
+    meaning |= {f"model.outputs.{k}": text for k, text in _documented(Output).items()}
+    meaning |= {f"model.smearing.{k}": text for k, text in _documented(Smearing).items()}
+    lines: list[str] = []
+
+    def say(key: str, depth: int) -> None:
+        text = " ".join((meaning.get(key) or "").split())
+        text = re.sub(r" ?\((?:required, )?type: .*\)$", "", text)
+        if text:
+            indent = "  " * depth
+            lines.extend(textwrap.wrap(text, 118, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}#   "))
+
+    def write(tree: Mapping[str, Any], prefix: str, depth: int) -> None:
+        for name, value in tree.items():
+            key, indent = f"{prefix}{name}", "  " * depth
+            say(key, depth)
+            if isinstance(value, Mapping) and value:
+                lines.append(f"{indent}{name}:")
+                write(value, f"{key}.", depth + 1)
+            elif key == "model.outputs" and value:
+                lines.append(f"{indent}{name}:")
+                for k, text in _documented(Output).items():
+                    lines.extend(
+                        textwrap.wrap(
+                            f"{k}: {text}", 118, initial_indent=f"{indent}  # ", subsequent_indent=f"{indent}  #   "
+                        )
+                    )
+                lines.extend(f"{indent}- {_flow(item)}" for item in value)
+            else:
+                lines.append(f"{indent}{name}: {_flow(value)}")
+
+    tree = yaml.safe_load(parser.dump(config, skip_none=False))
+    write({name: value for name, value in tree.items() if name not in _FORMER}, "", 0)
+    return "\n".join(lines) + "\n"
+
+
+def _flow(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False).strip()
+    return text.removesuffix("...").strip()
+
+
+def _documented(kind: type) -> dict[str, str]:
+    """Attribute -> its description in the docstring of a class."""
+    doc = parse_docstring(inspect.getdoc(kind) or "")
+    return {p.arg_name: " ".join((p.description or "").split()) for p in doc.params}
+
+
+def _merged(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(old)
+    for key, value in new.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = _merged(out[key], value) if both else value
+    return out

@@ -1,0 +1,130 @@
+"""Going on with an interrupted or finished training: whether its checkpoint fits, and what is different now."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from schnorb_t.basis import Basis
+from schnorb_t.errors import UserError
+from schnorb_t.nn.model import MatrixModel
+from schnorb_t.training.checkpoint import KEY, read_checkpoint
+
+#: What a checkpoint holds besides its model when its training can go on.
+TRAINING_STATE = ("epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers")
+#: Sections and keys of a configuration that may differ without a word: they change where and how fast, not what.
+WITHOUT_CONSEQUENCE = {
+    "ckpt_path", "name", "runs", "threads", "data.num_workers", "data.keep_in_memory", "data.eval_batch_size",
+    "trainer.enable_progress_bar", "trainer.log_every_n_steps", "trainer.max_epochs", "trainer.max_steps",
+    "trainer.max_time", "checkpoint.verbose", "early_stopping.verbose", "trainer.default_root_dir",
+}  # fmt: skip
+#: What decides on the validation loss: if it differs, the best so far cannot be compared with what follows.
+JUDGEMENT = ("data.path", "model.outputs", "model.smearing")
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A training to go on with.
+
+    Attributes:
+        path: its checkpoint.
+        epochs: that it had finished or begun.
+        training_groups: identities of the molecules that it saw.
+        differences: one line for each key of the configuration that is another now.
+        comparable: whether validation losses mean the same as before.
+    """
+
+    path: Path
+    epochs: int
+    training_groups: tuple[str, ...]
+    differences: tuple[str, ...]
+    comparable: bool
+
+
+def check_resume(path: str | Path, arguments: Mapping[str, Any], basis: Basis, level: Mapping, config: str) -> Resumed:
+    """Read what a training is to go on from, and compare it with what is asked for now.
+
+    Args:
+        path: checkpoint with the state of a training (``last.ckpt``, ``best.ckpt`` of a run).
+        arguments: of the network asked for now.
+        basis: of the labels now.
+        level: of theory of the labels now.
+        config: of the run now, YAML.
+
+    Raises:
+        UserError: no such checkpoint, damaged, of another format, without state of a training; of another network,
+            basis or level of theory.
+    """
+    content = read_checkpoint(path)
+    entry = content[KEY]
+    if missing := [name for name in TRAINING_STATE if name not in content]:
+        raise UserError(
+            f"{path}: a model without the state of its training ({', '.join(missing)}), nothing to go on with; begin a "
+            f"new training from its weights: --model.start_from {path} without --ckpt_path"
+        )
+    if entry.get("members"):
+        raise UserError(f"{path}: an ensemble; go on with the training of one of its members")
+    was, now = _with_defaults(entry["arguments"]), _with_defaults(arguments)
+    if differ := sorted(name for name in {*was, *now} if was.get(name) != now.get(name)):
+        values = ", ".join(f"{name} {_short(was.get(name))}, now {_short(now.get(name))}" for name in differ)
+        raise UserError(
+            f"{path}: of another network ({values}); give the same model.network and data.cutoff, or begin a new "
+            f"training without --ckpt_path"
+        )
+    if Basis.from_json(entry["basis"]) != basis:
+        raise UserError(
+            f"{path}: of another basis or other elements ({Basis.from_json(entry['basis'])}) than the data ({basis}); "
+            f"begin a new training from its weights: --model.start_from {path} without --ckpt_path"
+        )
+    level_was = {k: v for k, v in entry["level"].items() if k != "structures"}
+    if level_was != {k: v for k, v in level.items() if k != "structures"}:
+        raise UserError(
+            f"{path}: learned labels of another level of theory ({level_was}); begin a new training from its weights: "
+            f"--model.start_from {path} without --ckpt_path"
+        )
+    lines = tuple(_differences(entry.get("config", ""), config))
+    return Resumed(
+        Path(path),
+        int(content["epoch"]) + 1,
+        tuple(entry["training_groups"]),
+        lines,
+        not any(line.startswith(JUDGEMENT) for line in lines),
+    )
+
+
+def _with_defaults(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Every argument of a network, those that were not given with their default; tuples as lists."""
+    parameters = inspect.signature(MatrixModel).parameters.values()
+    out = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    out |= arguments
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in out.items()}
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    out: dict[str, Any] = {}
+    for name, value in tree.items():
+        out |= _flat(value, f"{prefix}.{name}" if prefix else str(name))
+    return out
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _differences(was: str, now: str) -> list[str]:
+    """``key: before, now`` of the keys that both configurations have and that matter."""
+    try:
+        trees = [_flat(yaml.safe_load(text) or {}) for text in (was, now)]
+    except yaml.YAMLError:
+        return []
+    old, new = trees
+    keys = [k for k in old if k in new and k not in WITHOUT_CONSEQUENCE and not k.startswith("model.network")]
+    return [f"{k}: {_short(old[k])} before, {_short(new[k])} now" for k in keys if old[k] != new[k]]
