@@ -43,11 +43,11 @@ from schnorb_t.data.datamodule import MatrixDataModule  # noqa: E402
 from schnorb_t.data.store import Store  # noqa: E402
 from schnorb_t.errors import UserError, run_command  # noqa: E402
 from schnorb_t.physics.eigen import solve  # noqa: E402
-from schnorb_t.training.ema import ExponentialMovingAverage  # noqa: E402
 from schnorb_t.training.evaluation import MatrixErrors, test_against_baselines  # noqa: E402
 from schnorb_t.training.losses import Output  # noqa: E402
 from schnorb_t.training.module import MatrixModule  # noqa: E402
 from schnorb_t.training.report import write_json  # noqa: E402
+from schnorb_t.training.run import fit  # noqa: E402
 
 METHODS = {"model": "network", "two_centre": "two-centre fit", "mean_block": "mean blocks"}
 #: what -> (title, key of ``evaluate_model``, factor, digits after the point)
@@ -110,23 +110,15 @@ def train(
     module = MatrixModule(data.basis, cutoff=data.cutoff, outputs=losses, **model)
     start = time.process_time()
     module.prepare(data)
-    trainer = L.Trainer(
-        accelerator="cpu",
+    fit(
+        module,
+        data,
+        ema=config["ema"].get("decay", 0.998),
         max_steps=steps,
         max_epochs=-1,
         gradient_clip_val=config["gradient_clip_val"],
-        callbacks=[ExponentialMovingAverage(**config["ema"])],
-        use_distributed_sampler=False,
         limit_val_batches=0,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=Console().is_terminal,
     )
-    trainer.fit(module, data)  # its end leaves the averaged weights in the module
-    if trainer.global_step < steps:
-        raise SystemExit(130)  # Ctrl-C, which Lightning catches
     return module, data, time.process_time() - start
 
 

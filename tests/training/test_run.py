@@ -382,7 +382,7 @@ def test_a_disk_that_fills_up_is_told_and_the_last_checkpoint_stays(go, monkeypa
     def full(content, file):
         saved.append(1)
         if len(saved) > 2:  # the first epoch's best and last are written
-            file.write(b"half a file")
+            file.write_bytes(b"half a file")
             raise RuntimeError("[enforce fail at inline_container.cc:626] . unexpected pos 64 vs 0")
         return whole(content, file)
 
