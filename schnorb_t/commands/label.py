@@ -58,7 +58,7 @@ def label(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from schnorb_t.reference.pool import run_dask, run_processes
+    from schnorb_t.reference.pool import failure_log, log_traceback, run_dask, run_processes
 
     refused = refused or {}
     console = Console(stderr=True)
@@ -84,6 +84,7 @@ def label(
         bar = progress.add_task(job.target, total=len(work), done=done, failed=failed, left=len(work))
         for count, (structure, ok, value) in enumerate(outcomes, 1):
             labelled = writer.add_outcome(structure.name, structure.order, ok, value)
+            log_traceback(failure_log(writer.path), structure.name, value)
             done, failed = done + labelled, failed + (not labelled)
             progress.update(bar, advance=1, done=done, failed=failed, left=len(work) - count)
     return done, failed

@@ -31,7 +31,7 @@ def label_xtb(structures: list[Path], *, output: Path, source: str = "") -> dict
     from rich.progress import track
 
     from schnorb_t.data.store import StoreWriter
-    from schnorb_t.reference.pool import guarded
+    from schnorb_t.reference.pool import failure_log, guarded, log_traceback
     from schnorb_t.reference.xtb import XtbJob, xtb_header
     from schnorb_t.structures import read_for_labels, sort_out
 
@@ -43,7 +43,9 @@ def label_xtb(structures: list[Path], *, output: Path, source: str = "") -> dict
         known = writer.known_names
         work = [s for s in read if s.name not in known]
         for structure in track(work, description="GFN2-xTB", console=Console(stderr=True)):
-            done += writer.add_outcome(structure.name, structure.order, *guarded(job, structure))
+            ok, value = guarded(job, structure)
+            done += writer.add_outcome(structure.name, structure.order, ok, value)
+            log_traceback(failure_log(output), structure.name, value)
     return {"output": str(output), "labelled": done, "failed": len(work) - done, "known": len(read) - len(work)}
 
 

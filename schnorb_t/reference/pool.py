@@ -1,6 +1,7 @@
 """Work on many molecules at once: a pool of worker processes on this machine, or a dask.distributed cluster.
 
-Both yield (task, True, result) or (task, False, reason) in the order of completion. Neither loses a task when a
+Both yield (task, True, result) or (task, False, reason) in the order of completion; a reason is one line, and carries
+the traceback of a fault (``Reason``). Neither loses a task when a
 worker dies: it is given to another worker, ``RETRIES`` times at most. Workers run one thread each.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from schnorb_t.errors import UserError
+from schnorb_t.files import write_error
 from schnorb_t.reference.pyscf import LabelError
 
 #: How often a task whose worker died is tried again.
@@ -29,14 +32,51 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 Outcome = tuple[Any, bool, Any]
 
 
+class Reason(str):
+    """Why a task failed, in one line; ``traceback`` is where, if it is a fault of a program, else empty."""
+
+    traceback: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException) -> Reason:
+        """One line, and the traceback unless the error is a ``LabelError``, which says all that there is to say."""
+        if isinstance(error, LabelError):
+            return cls(error)
+        reason = cls(" ".join(f"{type(error).__name__}: {error}".split()))
+        reason.traceback = "".join(traceback.format_exception(error))
+        return reason
+
+
 def guarded(function: Callable, task) -> tuple[bool, Any]:
-    """(True, result) or (False, reason). One molecule that breaks the program must not end the others' run."""
+    """(True, result) or (False, ``Reason``). One molecule that breaks the program must not end the others' run."""
     try:
         return True, function(task)
-    except LabelError as error:
-        return False, str(error)
     except Exception as error:
-        return False, f"{type(error).__name__}: {error}"
+        return False, Reason.of(error)
+
+
+def log_traceback(path: str | Path, name: str, reason: Any) -> None:
+    """Append where a molecule's calculation broke to a log file; nothing for reasons that are no fault of a program.
+
+    Args:
+        path: the log; made if it is not there.
+        name: of the molecule.
+        reason: of ``guarded``.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    if text := getattr(reason, "traceback", ""):
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(f"{name}: {reason}\n{text}\n")
+        except OSError as error:
+            raise write_error(path, error) from None
+
+
+def failure_log(store: str | Path) -> Path:
+    """Where the tracebacks of a store's failed molecules stand: ``labels.h5`` -> ``labels.failures.log``."""
+    return Path(store).with_suffix(".failures.log")
 
 
 # ---- processes on this machine -------------------------------------------------------------------------------

@@ -120,12 +120,14 @@ def versions() -> dict[str, str]:
 @lru_cache(maxsize=64)
 def _element_functions(name: str, z: int) -> tuple[GaussianShell, ...]:
     pyscf = _pyscf()
+    from pyscf.lib.exceptions import BasisNotFoundError
+
     symbol = chemical_symbols[z]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "Basis may be available in basis-set-exchange"
             mol = pyscf.gto.M(atom=[(symbol, (0.0, 0.0, 0.0))], basis=name, spin=z % 2, verbose=0)
-    except Exception as error:  # PySCF raises BasisNotFoundError, KeyError or RuntimeError here
+    except (BasisNotFoundError, KeyError, FileNotFoundError) as error:
         raise UserError(f"PySCF has no basis {name!r} for {symbol}") from error
     shells = []
     for b in range(mol.nbas):
@@ -267,6 +269,29 @@ def diagonalise(hamiltonian: np.ndarray, overlap: np.ndarray) -> tuple[np.ndarra
     return scipy.linalg.eigh(hamiltonian, overlap)
 
 
+def effective_core_potential(basis: str, symbol: str) -> list:
+    """PySCF's effective core potential of a basis for an element; empty if the basis has all electrons.
+
+    Raises:
+        whatever PySCF raises apart from "there is none of this name": a damaged installation must not pass for it.
+    """
+    pyscf = _pyscf()
+    from pyscf.lib.exceptions import BasisNotFoundError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "ECP may be available in basis-set-exchange"
+            return pyscf.gto.basis.load_ecp(basis, symbol)
+    except BasisNotFoundError:
+        return []
+    except FileNotFoundError:  # a basis in a file of its own, such as minao, has none beside it
+        return []
+    except RuntimeError as error:  # PySCF takes a name that it does not find for the potential itself
+        if "Unable to parse the input ECP data" in str(error):
+            return []
+        raise
+
+
 def check_level(level: Level, elements: Iterable[int]) -> None:
     """Find out before any work whether PySCF knows the functional and the basis for every element.
 
@@ -276,18 +301,14 @@ def check_level(level: Level, elements: Iterable[int]) -> None:
     pyscf = _pyscf()
     try:
         pyscf.dft.libxc.parse_xc(level.functional)
-    except Exception as error:  # KeyError, ValueError, by what is wrong with the text
+    except (KeyError, ValueError) as error:  # by what is wrong with the text
         raise UserError(f"PySCF does not know the functional {level.functional!r}") from error
     if not 0 <= level.grid_level <= 9:
         raise UserError(f"PySCF's grid levels are 0 to 9, not {level.grid_level}")
     for z in sorted({int(z) for z in elements}):
         symbol = chemical_symbols[z]
         basis_from_pyscf(level.basis, [z])
-        try:
-            potential = pyscf.gto.basis.load_ecp(level.basis, symbol)
-        except Exception:  # BasisNotFoundError or KeyError: no potential of that name, all electrons are there
-            continue
-        if potential:
+        if effective_core_potential(level.basis, symbol):
             raise UserError(
                 f"basis {level.basis!r} replaces the core of {symbol} by a potential; take an all-electron one"
             )

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from schnorb_t.errors import UserError
-from schnorb_t.reference.pool import RETRIES, THREAD_VARIABLES, run_dask, run_processes
+from schnorb_t.reference.pool import (
+    RETRIES,
+    THREAD_VARIABLES,
+    failure_log,
+    guarded,
+    log_traceback,
+    run_dask,
+    run_processes,
+)
 from schnorb_t.reference.pyscf import LabelError
 
 
@@ -37,6 +45,26 @@ def test_results_and_reasons(tmp_path):
     assert {out[("square", i, "")] for i in range(12)} == {(True, i * i) for i in range(12)}
     assert out[("refuse", 0, "")] == (False, "not converged")
     assert out[("break", 0, "")] == (False, "ZeroDivisionError: division by zero")
+
+
+def test_a_fault_keeps_its_traceback_and_is_logged(tmp_path):
+    """The reason stays one line; where the program broke goes to a file beside the store."""
+    out = {task[0]: value for task, _, value in run_processes(work, [("refuse", 0, ""), ("break", 0, "")], 1)}
+    assert out["refuse"].traceback == "" and "return 1 / 0" in out["break"].traceback
+    log = failure_log(tmp_path / "labels.h5")
+    assert log == tmp_path / "labels.failures.log"
+    for name, reason in out.items():
+        log_traceback(log, name, reason)
+    text = log.read_text()
+    assert text.startswith("break: ZeroDivisionError: division by zero\nTraceback") and "refuse" not in text
+
+
+def test_a_reason_is_one_line():
+    def several(_):
+        raise RuntimeError("first\nsecond")
+
+    ok, reason = guarded(several, None)
+    assert not ok and reason == "RuntimeError: first second" and "second" in reason.traceback
 
 
 def test_a_killed_workers_task_is_tried_again_twice_at_most(tmp_path):

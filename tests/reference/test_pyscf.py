@@ -125,3 +125,23 @@ def test_forces_are_the_slope_of_the_energy_and_are_stored(tmp_path):
     assert np.abs(record.forces - exact.forces).max() < 2e-3
     assert np.abs(record.dipole - exact.dipole).max() < 1e-3
     assert np.linalg.norm(record.dipole) == pytest.approx(0.8, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    "basis, symbol, there", [("def2-svp", "H", False), ("minao", "C", False), ("def2-svp", "I", True)]
+)
+def test_effective_core_potentials_are_found(basis, symbol, there):
+    from schnorb_t.reference.pyscf import effective_core_potential
+
+    assert bool(effective_core_potential(basis, symbol)) == there
+
+
+def test_a_fault_of_pyscf_is_not_taken_for_a_basis_without_potential(monkeypatch):
+    import pyscf
+
+    def broken(*_):
+        raise RuntimeError("the installation is damaged")
+
+    monkeypatch.setattr(pyscf.gto.basis, "load_ecp", broken)
+    with pytest.raises(RuntimeError, match="damaged"):
+        check_level(Level(), [6])
