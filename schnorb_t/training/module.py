@@ -38,7 +38,7 @@ DEFAULT_OUTPUTS = (
 
 #: Arguments of a network that must be 1 or more, and those that may also be 0.
 _POSITIVE = ("interactions", "n_radial", "hidden", "product_channels", "two_centre_radial")
-_COUNTS = ("pair_layers", "triangle_channels", "charge_channels", "chain_channels")
+_COUNTS = ("pair_layers", "triangle_channels", "charge_channels", "chain_channels", "doubt_members", "envelope")
 
 
 def check_network(arguments: Mapping[str, Any]) -> None:

@@ -43,6 +43,31 @@ def test_everything_from_the_same_basis(tmp_path):
     assert all(torch.equal(v, source.state_dict()[k]) for k, v in target.state_dict().items())
 
 
+@pytest.mark.parametrize("with_prior", [False, True])
+@pytest.mark.parametrize(
+    "before, after", [([1, 6, 8], [1, 6, 7, 8]), ([1, 6, 7, 8], [1, 7, 8]), ([1, 6, 8], [1, 7, 8])]
+)
+def test_everything_where_elements_come_and_go(tmp_path, before, after, with_prior):
+    """A molecule of common elements is predicted as before, to the last digits; all parts are taken."""
+    given = {"prior": {"basis": valence_basis().to_json(), "arguments": ARGUMENTS}} if with_prior else {}
+    arguments = ARGUMENTS | given
+    source = randomised(BASIS.restricted(before), arguments, 0)
+    with torch.no_grad():
+        for name in ("onsite", "height"):
+            getattr(source.scale, name).fill_(0.01)
+        if with_prior:
+            source.prior.mean.uniform_(-1, 1)
+            source.prior.width.uniform_(1, 2)
+    path = save(source, arguments, tmp_path / "source.ckpt")
+    target = randomised(BASIS.restricted(after), arguments, 1)
+    assert start_from(target, path)
+    water = np.array([8, 1, 1]), np.array([[0.0, 0, 0], [0.9, 0.1, 0], [-0.2, 0.9, 0.1]])
+    with torch.no_grad():
+        a, b = (m.eval()(structures_to_batch([water[0]], [water[1]], m.basis, m.cutoff)) for m in (source, target))
+    for key in (keys.HAMILTONIAN, keys.OVERLAP):
+        assert (a[key] - b[key]).abs().max() < 1e-6, key
+
+
 def test_a_prior_is_added_to_a_trained_model(tmp_path):
     source = randomised(minimal_basis(), ARGUMENTS, 0)
     path = save(source, ARGUMENTS, tmp_path / "source.ckpt")
