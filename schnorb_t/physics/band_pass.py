@@ -112,12 +112,12 @@ class BandPassLoss:
             counted: [B, M] bool, orbitals that count; all if left out.
         """
         groups, window = self._groups(batch, basis, counted), self.window(reference, batch[keys.N_OCCUPIED])
-        own = self.window(prediction, batch[keys.N_OCCUPIED])
-        grid = self.grid((prediction.energies, own), (reference.energies, window))
+        predicted_window = self.window(prediction, batch[keys.N_OCCUPIED])
+        grid = self.grid((prediction.energies, predicted_window), (reference.energies, window))
         shape = Broadening("gaussian", self.width)
         wanted = projected_density_of_states(reference, groups, grid, shape, window, cumulative=True)
-        here = projected_density_of_states(prediction, groups, grid, shape, own, cumulative=True)
-        return projected_dos_loss(here, wanted.detach(), grid, self.transfer_cost)
+        predicted = projected_density_of_states(prediction, groups, grid, shape, predicted_window, cumulative=True)
+        return projected_dos_loss(predicted, wanted.detach(), grid, self.transfer_cost)
 
     def against_levels(
         self,
@@ -134,13 +134,13 @@ class BandPassLoss:
             energies: [B, L], Eh, finite.
             weights: [B, G, L], share of each group in each level; 0 for levels outside the window.
         """
-        own = self.window(prediction, batch[keys.N_OCCUPIED])
-        grid = self.grid((prediction.energies, own), (energies, weights.abs().sum(1)))
+        predicted_window = self.window(prediction, batch[keys.N_OCCUPIED])
+        grid = self.grid((prediction.energies, predicted_window), (energies, weights.abs().sum(1)))
         shape = Broadening("gaussian", self.width)
         wanted = projected_levels(energies, weights, grid, shape, cumulative=True)
         groups = self._groups(batch, basis, counted)
-        here = projected_density_of_states(prediction, groups, grid, shape, own, cumulative=True)
-        return projected_dos_loss(here, wanted, grid, self.transfer_cost)
+        predicted = projected_density_of_states(prediction, groups, grid, shape, predicted_window, cumulative=True)
+        return projected_dos_loss(predicted, wanted, grid, self.transfer_cost)
 
     def _groups(self, batch: dict[str, Tensor], basis: Basis, counted: Tensor | None) -> Tensor:
         groups = groups_of(batch, basis, self.by)

@@ -160,9 +160,9 @@ def frontier(energies: Tensor, n_occupied: Tensor, orbital_mask: Tensor | None =
     n_levels = torch.full_like(n_occupied, energies.shape[-1]) if orbital_mask is None else orbital_mask.sum(-1)
 
     def level(index: Tensor) -> Tensor:
-        there = (index >= 0) & (index < n_levels)
+        exists = (index >= 0) & (index < n_levels)
         value = energies.gather(-1, index.clamp(0, energies.shape[-1] - 1).unsqueeze(-1)).squeeze(-1)
-        return torch.where(there, value, torch.nan)
+        return torch.where(exists, value, torch.nan)
 
     homo, lumo = level(n_occupied - 1), level(n_occupied)
     return homo, lumo, lumo - homo

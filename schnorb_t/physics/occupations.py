@@ -84,11 +84,11 @@ class Smearing:
         """(n, H_{2n-1} or H_2n) for n = 1..N; nothing for plain Gaussian."""
         if self.kind != "methfessel-paxton":
             return
-        below, here = torch.ones_like(x), 2 * x
+        below, odd_one = torch.ones_like(x), 2 * x
         for n in range(1, self.order + 1):
-            above = 2 * x * here - 2 * (2 * n - 1) * below
-            yield n, here if odd else above
-            below, here = above, 2 * x * above - 4 * n * here
+            above = 2 * x * odd_one - 2 * (2 * n - 1) * below
+            yield n, odd_one if odd else above
+            below, odd_one = above, 2 * x * above - 4 * n * odd_one
 
 
 #: every level full or empty

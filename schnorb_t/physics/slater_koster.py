@@ -156,11 +156,11 @@ class SlaterKoster(nn.Module):
         k = index.shape[1]
         width = m + 1
         place = (molecule[i].view(-1, 1, 1) * width + index[i].unsqueeze(-1)) * width + index[j].unsqueeze(-2)
-        own = (molecule.unsqueeze(-1) * width + index) * width + index
+        onsite_place = (molecule.unsqueeze(-1) * width + index) * width + index
         matrices = []
         for block, diagonal in zip(blocks, (self.onsite[z], torch.ones_like(self.onsite[z])), strict=True):
             half = block.new_zeros(b * width * width).index_add(0, place.flatten(), block.reshape(-1))
-            half = half.index_add(0, own.flatten(), diagonal.reshape(len(z) * k) / 2)
+            half = half.index_add(0, onsite_place.flatten(), diagonal.reshape(len(z) * k) / 2)
             half = half.view(b, width, width)[:, :m, :m]
             matrices.append(half + half.mT)
         return matrices[0], matrices[1]
@@ -169,7 +169,7 @@ class SlaterKoster(nn.Module):
         n, c = len(self.basis.elements), len(self.channels)
         a, b = self.element_index[z_i], self.element_index[z_j]
         distance = vectors.norm(dim=-1)
-        there, back = self.tables_at(a * n + b, distance), self.tables_at(b * n + a, distance)
+        forward, backward = self.tables_at(a * n + b, distance), self.tables_at(b * n + a, distance)
         d = wigner_d(bond_frames(vectors), self.basis.l_max)
         k = self.basis.n_slots
         rotation = vectors.new_zeros(len(vectors), k, k)
@@ -177,7 +177,7 @@ class SlaterKoster(nn.Module):
             rotation[:, at : at + 2 * l + 1, at : at + 2 * l + 1] = d[l]
         out = []
         for part in (slice(0, c), slice(c, 2 * c)):
-            block = torch.einsum("pc,cab->pab", there[:, part], self.forward_placement)
-            block = block + torch.einsum("pc,cab->pab", back[:, part], self.backward_placement)
+            block = torch.einsum("pc,cab->pab", forward[:, part], self.forward_placement)
+            block = block + torch.einsum("pc,cab->pab", backward[:, part], self.backward_placement)
             out.append(rotation.mT @ block @ rotation)
         return out[0], out[1]
