@@ -52,16 +52,16 @@ class Reorder:
     sign: np.ndarray
 
     def matrix(self, theirs: np.ndarray) -> np.ndarray:
-        """Operator matrix [M, M] -> ours."""
+        """An operator's matrix [M, M] in their order -> in ours."""
         return theirs[np.ix_(self.index, self.index)] * np.outer(self.sign, self.sign)
 
     def rows(self, theirs: np.ndarray) -> np.ndarray:
-        """Anything whose first axis is orbitals ([M] or coefficients [M, n]) -> ours."""
+        """Anything whose first axis is orbitals ([M], or coefficients [M, n]), in their order -> in ours."""
         sign = self.sign.reshape(-1, *[1] * (theirs.ndim - 1))
         return theirs[self.index] * sign
 
     def inverse(self) -> Reorder:
-        """From ours to theirs."""
+        """The way from our order to theirs."""
         inv = np.empty_like(self.index)
         inv[self.index] = np.arange(len(self.index))
         return Reorder(inv, self.sign[inv])
@@ -104,7 +104,11 @@ def pyscf_shells(mol) -> list[list[int]]:
 
 
 def reorder_from_pyscf(mol) -> Reorder:
-    """The way from the orbital order of a PySCF ``Mole`` to ours."""
+    """The way from the orbital order of a PySCF ``Mole`` to ours.
+
+    Raises:
+        ValueError: Cartesian functions (``mol.cart``).
+    """
     return reorder_from("pyscf", pyscf_shells(mol))
 
 

@@ -273,5 +273,5 @@ def _solve(normal: Tensor, right: Tensor, ridge: float) -> Tensor:
 
 @cache
 def shipped_contractions() -> tuple[ContractionModel, ...]:
-    """All that come with the package."""
+    """All that come with the package, read once per process."""
     return tuple(ContractionModel.load(path) for path in sorted(SHIPPED.glob("*.npz")))

@@ -206,7 +206,7 @@ def _result(folder: Path, prediction: Prediction, density: np.ndarray, charge: f
     band_energy = float(np.sum(density * h))
     electrons = prediction.n_electrons - charge
     differences = {
-        "orbital energies": (np.abs(written - energies).max(), _BAND_TOLERANCE),
+        "orbital energies": (np.nanmax(np.abs(written - energies), initial=0.0), _BAND_TOLERANCE),
         "normalisation": (np.abs(c.T @ s @ c - np.eye(len(s))).max(), 1e-6),
         "electrons": (abs(float(np.sum(density * s)) - electrons), 1e-6),
         "band energy": (abs(totals["band energy"] - band_energy), 1e-6 * max(1.0, abs(band_energy))),

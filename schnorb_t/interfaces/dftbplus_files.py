@@ -50,7 +50,12 @@ def square_matrix_text(matrix: np.ndarray) -> str:
 
 
 def write_square_matrix(path: str | Path, matrix: np.ndarray) -> None:
-    """``square_matrix_text`` into a file."""
+    """``square_matrix_text`` of a matrix [m, m] into a file.
+
+    Raises:
+        ValueError: not square, or not finite.
+        UserError: the disk refuses.
+    """
     write_text(path, square_matrix_text(matrix))
 
 

@@ -244,17 +244,27 @@ def _equal(text: str | None, value: float) -> bool:
 # ---- what DFTB+ found -----------------------------------------------------------------------------------------
 
 
+#: Number of the level, eV, electrons; columns may touch where an energy is large.
+_BAND_ROW = re.compile(r"\s*(\d+?)\s*(-?\d+\.\d+|\*+)\s*(\d+\.\d+)\s*")
+
+
+def _fortran(text: str) -> float:
+    return float("nan") if text.startswith("*") else float(text)
+
+
 def read_band_file(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """``band.out`` of a molecule: orbital energies [m] (Eh, from eV in DFTB+'s own constants; 1e-4 eV fine) and
-    electrons in each [m] (1e-5 fine).
+    electrons in each [m] (1e-5 fine). Energies too wide for their column, which Fortran writes as stars, are NaN.
 
     Raises:
         UserError: missing, damaged, or with several k-points or spins.
     """
     try:
         lines = Path(path).read_text().splitlines()
-        rows = [[float(x) for x in line.split()] for line in lines[1:] if line.strip()]
-        table = np.array(rows).reshape(-1, 3)
+        rows = [_BAND_ROW.fullmatch(line) for line in lines[1:] if line.strip()]
+        if not all(rows):
+            raise ValueError(f"line {2 + rows.index(None)} is no number, energy and filling")
+        table = np.array([[_fortran(x) for x in row.groups()] for row in rows if row]).reshape(-1, 3)
         if not lines[0].split()[:1] == ["KPT"] or table[:, 0].tolist() != list(range(1, len(table) + 1)):
             raise ValueError("not the levels of one molecule")
     except (OSError, ValueError, IndexError) as error:
@@ -289,7 +299,7 @@ def read_energies(path: str | Path) -> dict[str, float]:
         raise UserError(f"{path}: cannot be read ({error})") from None
     out = {}
     for name in ("Fermi level", "Band energy", "TS"):
-        line = re.search(rf"^{name}:\s+(\S+) H\s", text, re.MULTILINE)
+        line = re.search(rf"^{name}:\s+(-?[\d.]+(?:E[+-]?\d+)?) H\s", text, re.MULTILINE)
         if not line:
             raise UserError(f"{path}: has no {name}")
         out[name.lower()] = float(line.group(1))

@@ -19,12 +19,13 @@ Write = Callable[[Path, int, Prediction], None]
 
 
 def molden_files(folder: Path, index: int, prediction: Prediction) -> None:
-    """``000000.molden``."""
+    """``000000.molden`` of one prediction; raises as ``write_molden``."""
     write_molden(folder / f"{index:06d}.molden", prediction)
 
 
 def dftbplus_files(folder: Path, index: int, prediction: Prediction) -> None:
-    """``000000/hamsqr1.dat``, ``000000/oversqr.dat``, ``000000/geometry.gen``."""
+    """``000000/hamsqr1.dat``, ``000000/oversqr.dat``, ``000000/geometry.gen`` of one prediction; raises as
+    ``write_dftbplus``."""
     write_dftbplus(folder / f"{index:06d}", prediction)
 
 

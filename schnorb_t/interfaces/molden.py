@@ -120,7 +120,11 @@ def molden_text(prediction: Prediction) -> str:
 
 
 def write_molden(path: str | Path, prediction: Prediction) -> None:
-    """``molden_text`` into a file. Raises as that, and where the disk refuses."""
+    """``molden_text`` of a prediction into a file.
+
+    Raises:
+        UserError: as ``molden_text``, or the disk refuses.
+    """
     write_text(path, molden_text(prediction))
 
 

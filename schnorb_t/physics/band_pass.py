@@ -31,6 +31,9 @@ def groups_of(batch: dict[str, Tensor], basis: Basis, by: str) -> Tensor:
         batch: ``keys.ATOMIC_NUMBERS``, ``MOLECULE``, ``ORBITAL_INDEX``, ``ORBITAL_MASK``.
         by: one of ``GROUPINGS``. G follows from the basis (its elements, l, or slot shells), except for ``"atom"``:
             there group a holds the a-th atom of each molecule.
+
+    Raises:
+        ValueError: ``by`` is none of ``GROUPINGS``.
     """
     atom, slot = atom_and_slot(batch[keys.ORBITAL_INDEX], batch[keys.MOLECULE], batch[keys.ORBITAL_MASK])
     z = batch[keys.ATOMIC_NUMBERS][atom.clamp_min(0)]

@@ -41,21 +41,21 @@ class Broadening:
             raise ValueError(f"broadening {self.kind!r}, width {self.width}: gaussian or lorentzian, width above 0")
 
     def density(self, x: Tensor) -> Tensor:
-        """g(x), 1/Eh."""
+        """g(x), 1/Eh, at distances x from a level, Eh, of any shape."""
         w = self.width
         if self.kind == "gaussian":
             return torch.exp(-0.5 * (x / w) ** 2) / (w * math.sqrt(2 * math.pi))
         return w / math.pi / (x * x + w * w)
 
     def density_slope(self, x: Tensor) -> Tensor:
-        """dg/dx."""
+        """dg/dx, 1/Eh^2, at x as in ``density``."""
         w = self.width
         if self.kind == "gaussian":
             return -x / w**2 * self.density(x)
         return -2 * x * w / math.pi / (x * x + w * w) ** 2
 
     def cumulative(self, x: Tensor) -> Tensor:
-        """Integral of g up to x."""
+        """Integral of g up to x, 0..1, at x as in ``density``."""
         if self.kind == "gaussian":
             return 0.5 * torch.erfc(-x / (self.width * math.sqrt(2)))
         return 0.5 + torch.atan(x / self.width) / math.pi

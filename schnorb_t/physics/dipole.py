@@ -16,7 +16,7 @@ from schnorb_t.physics.orbitals import first_atoms
 
 
 def sum_over_molecules(values: Tensor, molecule: Tensor, n_molecules: int) -> Tensor:
-    """[N, ...] -> [B, ...]."""
+    """Sums of per-atom values [N, ...] over the atoms of each molecule, [B, ...]; ``molecule`` [N] int64."""
     return values.new_zeros(n_molecules, *values.shape[1:]).index_add(0, molecule, values)
 
 

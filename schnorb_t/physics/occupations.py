@@ -51,7 +51,10 @@ class Smearing:
             raise ValueError(f"Methfessel-Paxton order must be 1 or more, got {self.order}")
 
     def filling(self, x: Tensor) -> Tensor:
-        """f(x), electrons per level; differentiable. ``2 - filling(x) == filling(-x)`` without cancellation."""
+        """f(x), electrons per level, for x = (e - mu) / width of any shape; differentiable.
+
+        ``2 - filling(x) == filling(-x)`` without cancellation.
+        """
         if self.kind == "fermi-dirac":
             return 2 * torch.sigmoid(-x)
         f = torch.erfc(x)
@@ -60,7 +63,7 @@ class Smearing:
         return f
 
     def slope(self, x: Tensor) -> Tensor:
-        """df/dx."""
+        """df/dx, electrons per level, for x = (e - mu) / width of any shape."""
         if self.kind == "fermi-dirac":
             return -2 * torch.sigmoid(x) * torch.sigmoid(-x)
         total = torch.full_like(x, _amplitude(0))
@@ -69,7 +72,7 @@ class Smearing:
         return -2 * total * torch.exp(-x * x)
 
     def entropy(self, x: Tensor) -> Tensor:
-        """s(x) in units of k_B; differentiable."""
+        """s(x) of each level in units of k_B, for x = (e - mu) / width of any shape; differentiable."""
         if self.kind == "fermi-dirac":
             # -p ln p - (1-p) ln(1-p) with ln p = -softplus(x): no logarithm of 0
             soft = torch.nn.functional.softplus

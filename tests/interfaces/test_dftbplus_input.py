@@ -181,12 +181,22 @@ def test_band_file(tmp_path):
         BAND.replace("     2 ", "     7 "),
         BAND * 2,
         BAND.replace("5.44", "**"),
+        BAND.replace("  1.99999", ""),
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=r"band\.out"):
             read_band_file(path)
     with pytest.raises(UserError, match="none"):
         read_band_file(tmp_path / "none")
+
+
+def test_band_file_with_the_core_of_a_heavy_atom(tmp_path):
+    """Fortran's columns have a fixed width: numbers that fill it touch, wider ones are stars."""
+    path = tmp_path / "band.out"
+    path.write_text(BAND.replace("  -514.7251", "**********").replace("  2    -28.1290", "  2-13474.1290"))
+    energies, fillings = read_band_file(path)
+    assert np.isnan(energies[0]) and np.allclose(energies[1:] * 27.2113845, [-13474.1290, 5.4423])
+    assert fillings.tolist() == [2.0, 1.99999, 0.00001]
 
 
 def test_eigenvectors(tmp_path):
