@@ -182,7 +182,7 @@ class Points:
 
 def limit_of_basis(store: Store, indices: Sequence[int], cutoff: float) -> dict[str, Any]:
     """Errors of the reference matrices themselves: only those against the large basis are not 0."""
-    errors = MatrixErrors()
+    errors = MatrixErrors(store.basis)
     for places in batches_by_size(store.n_atoms[indices]):
         batch = records_to_batch([store[int(indices[p])] for p in places], store.basis, cutoff)
         h, s = batch[keys.HAMILTONIAN], batch[keys.OVERLAP]

@@ -30,13 +30,13 @@ from rich.console import Console  # noqa: E402
 from rich.progress import track  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from schnorb_t.basis import core_shells, electrons_in  # noqa: E402
 from schnorb_t.commands.parser import positive  # noqa: E402
 from schnorb_t.data.batch import records_to_batch, structures_to_batch  # noqa: E402
 from schnorb_t.data.batch_sizes import batches_by_size  # noqa: E402
 from schnorb_t.data.store import MoleculeRecord, Store  # noqa: E402
 from schnorb_t.errors import UserError, run_command  # noqa: E402
 from schnorb_t.nn.baselines import TwoCentreModel  # noqa: E402
-from schnorb_t.physics.energies import core_orbitals  # noqa: E402
 from schnorb_t.predictor import load  # noqa: E402
 from schnorb_t.training.evaluation import BlockModel, StageClock, predict_batch  # noqa: E402
 from schnorb_t.training.report import write_json  # noqa: E402
@@ -60,8 +60,8 @@ Method = Callable[[Sequence[MoleculeRecord]], list[Levels | None]]
 
 
 def n_core(record: MoleculeRecord) -> int:
-    z = torch.from_numpy(record.atomic_numbers)
-    return int(core_orbitals(z, torch.zeros_like(z), 1))
+    """Core orbitals of an all-electron method."""
+    return sum(electrons_in(core_shells(int(z))) for z in record.atomic_numbers) // 2
 
 
 def levels_of(energies: np.ndarray, record: MoleculeRecord) -> Levels:

@@ -19,6 +19,48 @@ from ase.data import atomic_numbers, chemical_symbols
 
 L_LETTERS = "spdfgh"
 
+#: (first atomic number, shells of each l (s, p, d, f) in the chemical core from there on): the noble gas before, from
+#: gallium, indium and thallium on also the filled d shell, from hafnium on the filled f shell.
+_CORES = (
+    (3, (1,)),
+    (11, (2, 1)),
+    (19, (3, 2)),
+    (31, (3, 2, 1)),
+    (37, (4, 3, 1)),
+    (49, (4, 3, 2)),
+    (55, (5, 4, 2)),
+    (72, (5, 4, 2, 1)),
+    (81, (5, 4, 3, 1)),
+    (87, (6, 5, 3, 1)),
+)
+#: (n, l) of shells as they fill.
+_MADELUNG = sorted(((n, l) for n in range(1, 8) for l in range(min(n, 4))), key=lambda nl: (sum(nl), nl[0]))
+
+
+def core_shells(atomic_number: int) -> dict[int, int]:
+    """l -> shells of the chemical core of an element, e.g. ``{0: 2, 1: 1}`` of chlorine; empty for H and He."""
+    shells: tuple[int, ...] = ()
+    for first, those in _CORES:
+        if atomic_number >= first:
+            shells = those
+    return dict(enumerate(shells))
+
+
+def electrons_in(shells: dict[int, int]) -> int:
+    """Electrons that fill shells, given as l -> how many."""
+    return sum(n * (4 * l + 2) for l, n in shells.items())
+
+
+def free_atom_electrons(atomic_number: int) -> dict[int, int]:
+    """l -> electrons of the neutral atom, core included, filled in Madelung's order."""
+    left, out = atomic_number, {}
+    for _, l in _MADELUNG:
+        electrons = min(left, 4 * l + 2)
+        left -= electrons
+        if electrons:
+            out[l] = out.get(l, 0) + electrons
+    return out
+
 
 @dataclass(frozen=True)
 class GaussianShell:
@@ -103,9 +145,55 @@ class Basis:
             raise KeyError(f"basis {self.name!r} has no shells for {names}; it knows {self.symbols()}")
         return table[z]
 
-    def n_electrons(self, atomic_numbers: Iterable[int]) -> int:
-        """Electrons that the orbitals of a neutral molecule hold."""
-        return sum(int(z) - self.core.get(int(z), 0) for z in atomic_numbers)
+    # ---- electrons: the one place that derives them from atomic numbers ----------------------------------------
+
+    @cached_property
+    def nuclear_charge_table(self) -> np.ndarray:
+        """[119] int64: what the orbitals' electrons of a neutral atom neutralise, Z less ``core``."""
+        table = np.arange(119)
+        for z, electrons in self.core.items():
+            table[z] -= electrons
+        return table
+
+    @cached_property
+    def core_orbital_table(self) -> np.ndarray:
+        """[119] int64: how many of an atom's orbitals are core orbitals (0 where the basis leaves the core out)."""
+        return np.array([electrons_in(self.core_shells(z)) // 2 for z in range(119)])
+
+    def nuclear_charges(self, atomic_numbers: Iterable[int]) -> np.ndarray:
+        """[n] int64, e: charge of each nucleus with the core that the basis leaves out."""
+        return self.nuclear_charge_table[np.asarray(list(atomic_numbers), dtype=np.int64)]
+
+    def n_electrons(self, atomic_numbers: Iterable[int], charge: int = 0) -> int:
+        """Electrons that the orbitals of a molecule of total ``charge`` (e) hold."""
+        return int(self.nuclear_charges(atomic_numbers).sum()) - charge
+
+    def n_core_orbitals(self, atomic_numbers: Iterable[int]) -> int:
+        """How many of a molecule's lowest levels are core levels."""
+        return int(self.core_orbital_table[np.asarray(list(atomic_numbers), dtype=np.int64)].sum())
+
+    def core_shells(self, atomic_number: int) -> dict[int, int]:
+        """l -> shells of an element's chemical core that the basis has (the innermost of that l)."""
+        out, left_out = core_shells(atomic_number), self.core.get(atomic_number, 0)
+        for n, l in _MADELUNG:
+            if left_out <= 0:
+                break
+            if out.get(l, 0) and n - l <= core_shells(atomic_number)[l]:
+                out[l] -= 1
+                left_out -= 4 * l + 2
+        return {l: n for l, n in out.items() if n}
+
+    def shell_electrons(self, atomic_number: int) -> list[int]:
+        """Electrons of the neutral atom in each of its shells: innermost first, the highest l of a full count last."""
+        left = free_atom_electrons(atomic_number)
+        for l, n in core_shells(atomic_number).items():
+            left[l] = left.get(l, 0) - (n - self.core_shells(atomic_number).get(l, 0)) * (4 * l + 2)
+        out = []
+        for l in self.shells[atomic_number]:
+            electrons = min(left.get(l, 0), 4 * l + 2)
+            left[l] = left.get(l, 0) - electrons
+            out.append(electrons)
+        return out
 
     @cached_property
     def orbital_count_table(self) -> np.ndarray:

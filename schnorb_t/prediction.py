@@ -105,6 +105,9 @@ class Prediction:
         atom = np.repeat(np.arange(len(self.atomic_numbers)), self.basis.n_orbitals(self.atomic_numbers))
         density, overlap = (torch.from_numpy(x)[None] for x in (self.density, self.overlap))
         charges = mulliken_charges(
-            density, overlap, torch.from_numpy(atom)[None], torch.from_numpy(self.atomic_numbers)
+            density,
+            overlap,
+            torch.from_numpy(atom)[None],
+            torch.from_numpy(self.basis.nuclear_charges(self.atomic_numbers)),
         )
         return charges.numpy()

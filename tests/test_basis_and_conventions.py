@@ -6,7 +6,7 @@ import torch
 from e3nn import o3
 from scipy.spatial.transform import Rotation
 
-from schnorb_t.basis import Basis, GaussianShell
+from schnorb_t.basis import Basis, GaussianShell, core_shells, electrons_in, free_atom_electrons
 from schnorb_t.conventions import E3NN_AXES, reorder_from, reorder_from_pyscf, shell_order
 
 SPD = Basis("spd", {1: (0, 0, 1), 8: (0, 0, 0, 1, 1, 2)})
@@ -41,6 +41,54 @@ def test_unknown_element_is_named():
 def test_descending_shells_are_refused():
     with pytest.raises(ValueError, match="ascend"):
         Basis("x", {6: (1, 0)})
+
+
+def shells_only(z: int, shells: tuple[int, ...], core: int = 0) -> Basis:
+    return Basis("shells", {z: shells}, core={z: core} if core else {})
+
+
+def test_cores_of_the_periodic_table():
+    """Valence electrons are those of the group, and gold keeps its d shell."""
+    left = {z: z - electrons_in(core_shells(z)) for z in range(1, 87)}
+    assert [left[z] for z in (1, 2, 3, 6, 10, 11, 17, 18, 19, 26, 30, 31, 35, 36, 47, 53, 54, 79, 82)] == [
+        1, 2, 1, 4, 8, 1, 7, 8, 1, 8, 12, 3, 7, 8, 11, 7, 8, 11, 4
+    ]  # fmt: skip
+    assert core_shells(1) == core_shells(2) == {} and core_shells(6) == {0: 1} and core_shells(16) == {0: 2, 1: 1}
+    assert free_atom_electrons(8) == {0: 4, 1: 4} and free_atom_electrons(26) == {0: 8, 1: 12, 2: 6}
+
+
+def test_electrons_of_shells():
+    assert shells_only(6, (0, 0, 1)).shell_electrons(6) == [2, 2, 2]
+    assert shells_only(8, (0, 0, 0, 1, 1, 2)).shell_electrons(8) == [2, 2, 0, 4, 0, 0]
+    assert shells_only(17, (0, 0, 0, 1, 1)).shell_electrons(17) == [2, 2, 2, 6, 5]
+    assert shells_only(26, (0, 0, 0, 0, 1, 1, 2)).shell_electrons(26) == [2, 2, 2, 2, 6, 6, 6]
+    assert shells_only(1, (0, 0, 1)).shell_electrons(1) == [1, 0, 0]
+    assert shells_only(17, (0, 1), core=10).shell_electrons(17) == [2, 5]
+    assert shells_only(35, (0, 1), core=28).shell_electrons(35) == [2, 5]
+
+
+@pytest.mark.parametrize("z", [1, 2, 6, 9, 14, 18, 21, 29, 30, 36, 53, 54])
+def test_a_minimal_basis_holds_every_electron(z):
+    basis = shells_only(z, tuple(sorted([0] * 5 + [1] * 4 + [2] * 2)))
+    assert sum(basis.shell_electrons(z)) == z == basis.nuclear_charges([z])[0]
+
+
+@pytest.mark.parametrize(
+    ("z", "shells", "core", "nucleus", "core_orbitals"),
+    [
+        (6, (0, 0, 1), 0, 6, 1),
+        (6, (0, 1), 2, 4, 0),
+        (17, (0, 0, 0, 1, 1), 0, 17, 5),
+        (17, (0, 1), 10, 7, 0),
+        (35, (0, 0, 1, 1, 2), 10, 25, 9),  # neon's core left out, argon's and the d shell there
+        (79, (0, 1, 2), 68, 11, 0),
+    ],
+)
+def test_nuclear_charge_and_core_levels(z, shells, core, nucleus, core_orbitals):
+    basis = shells_only(z, shells, core)
+    assert basis.nuclear_charges([z, z]).tolist() == [nucleus, nucleus]
+    assert basis.n_core_orbitals([z, z]) == 2 * core_orbitals
+    assert basis.n_electrons([z, z]) == 2 * nucleus and basis.n_electrons([z], charge=1) == nucleus - 1
 
 
 @pytest.mark.parametrize("program", ["pyscf", "orca", "dftb+"])

@@ -19,7 +19,6 @@ from schnorb_t.errors import UserError
 from schnorb_t.files import write_text
 from schnorb_t.interfaces.dftbplus_files import STRUCTURE_FILE, gen_text
 from schnorb_t.interfaces.dftbplus_library import INPUT_FILE
-from schnorb_t.interfaces.slater_koster_files import core_shells, valence_electrons
 from schnorb_t.physics.occupations import Smearing
 from schnorb_t.prediction import Prediction
 from schnorb_t.units import DFTBPLUS_HARTREE
@@ -55,19 +54,6 @@ def shell_groups(shells: Iterable[int]) -> list[str]:
     return groups
 
 
-def shell_electrons(z: int, shells: Iterable[int]) -> list[int]:
-    """Electrons of the neutral atom in each shell of a basis: core first, the highest l of a full count last."""
-    left = {l: n * (4 * l + 2) for l, n in core_shells(z).items()}
-    for l, n in valence_electrons(z).items():
-        left[l] = left.get(l, 0) + n
-    out = []
-    for l in shells:
-        here = min(left.get(l, 0), 4 * l + 2)
-        left[l] = left.get(l, 0) - here
-        out.append(here)
-    return out
-
-
 def structural_files(basis: Basis, elements: Iterable[int]) -> dict[str, str]:
     """Slater-Koster files without integrals: name -> text.
 
@@ -83,11 +69,11 @@ def structural_files(basis: Basis, elements: Iterable[int]) -> dict[str, str]:
     out = {"pair.skf": "\n".join([*head, "0.0 8*0.0 0.0 10*0.0", *rows, *end]) + "\n"}
     for z in elements:
         symbol, shells = chemical_symbols[z], basis.shells[z]
-        electrons = shell_electrons(z, shells)
-        if sum(electrons) != z:
+        electrons, wanted = basis.shell_electrons(z), int(basis.nuclear_charges([z])[0])
+        if sum(electrons) != wanted:
             raise UserError(
-                f"basis {basis.name!r} has shells for {sum(electrons)} of the {z} electrons of {symbol}; DFTB+ needs a "
-                "place for each"
+                f"basis {basis.name!r} has shells for {sum(electrons)} of the {wanted} electrons of {symbol}; DFTB+ "
+                "needs a place for each"
             )
         at = 0
         for k, group in enumerate(shell_groups(shells), 1):

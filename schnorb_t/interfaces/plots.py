@@ -19,7 +19,6 @@ from schnorb_t.errors import UserError
 from schnorb_t.files import atomic_write
 from schnorb_t.interfaces.reference_levels import ReferenceLevels
 from schnorb_t.physics.density_of_states import Broadening, density_of_states, group_by, level_weights, projected_levels
-from schnorb_t.physics.energies import core_orbitals
 from schnorb_t.physics.occupations import ZERO_TEMPERATURE, chemical_potential
 from schnorb_t.prediction import Prediction
 from schnorb_t.units import HARTREE
@@ -49,8 +48,7 @@ def _new_axes(width: float, height: float) -> Axes:
 
 def n_core_levels(prediction: Prediction) -> int:
     """How many of the lowest levels are core levels."""
-    z = torch.tensor(prediction.atomic_numbers)
-    return min(int(core_orbitals(z, torch.zeros_like(z), 1)[0]), prediction.n_occupied)
+    return min(prediction.basis.n_core_orbitals(prediction.atomic_numbers), prediction.n_occupied)
 
 
 def energy_window(

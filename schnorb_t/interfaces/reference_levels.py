@@ -68,11 +68,17 @@ class ReferenceStore:
         packed = self.store.packed(row)
         return packed.atomic_numbers.astype(np.int64), packed.positions
 
+    def _n_electrons(self, atomic_numbers: np.ndarray) -> int:
+        """What the labels' orbitals hold in a neutral molecule; -1 where an element is unknown to them."""
+        known = set(atomic_numbers.tolist()) <= set(self.store.basis.elements)
+        return self.store.basis.n_electrons(atomic_numbers) if known else -1
+
     def _find_structure(self, atoms: Atoms | Structure) -> int | None:
         code = composition_code(atoms.numbers)
         if code not in self._invariants:
             store = self.store
-            same_size = np.flatnonzero((store.n_atoms == len(atoms)) & (store.n_electrons == atoms.numbers.sum()))
+            electrons = self._n_electrons(atoms.numbers)
+            same_size = np.flatnonzero((store.n_atoms == len(atoms)) & (store.n_electrons == electrons))
             found = [int(row) for row in same_size if composition_code(store.atomic_numbers_of(int(row))) == code]
             invariants = [geometry_invariants(*self._geometry(row)) for row in found]
             self._invariants[code] = np.array(found, dtype=np.int64), np.array(invariants).reshape(-1, N_INVARIANTS)
@@ -119,8 +125,8 @@ class ReferenceStore:
                 f"{who}: the molecule of this name in {path} has other positions (interatomic distances differ by more "
                 f"than {TOLERANCE} Å); {remedy}"
             )
-        if self.store.n_electrons[row] != z.sum():
-            charge = int(z.sum() - self.store.n_electrons[row])
+        charge = self._n_electrons(z) - int(self.store.n_electrons[row])
+        if charge:
             raise UserError(f"{who}: {path} holds it with charge {charge:+d}, and the models are for neutral molecules")
         return row
 

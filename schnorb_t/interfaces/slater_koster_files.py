@@ -18,7 +18,7 @@ import scipy.linalg
 import torch
 from ase.data import atomic_masses, chemical_symbols
 
-from schnorb_t.basis import L_LETTERS, Basis
+from schnorb_t.basis import L_LETTERS, Basis, core_shells, free_atom_electrons
 from schnorb_t.errors import UserError
 from schnorb_t.nn.gaussian_overlap import slater_koster_components
 from schnorb_t.nn.model import MatrixModel
@@ -29,35 +29,6 @@ from schnorb_t.units import DFTBPLUS_BOHR
 SPACING = 0.02
 #: Bohr, over which everything goes to zero before the cutoff, with two continuous derivatives.
 TAPER = 1.0
-#: Noble gases, whose shells are the core of what follows them, and the order in which shells fill.
-_NOBLE_GASES = {
-    2: {0: 1},
-    10: {0: 2, 1: 1},
-    18: {0: 3, 1: 2},
-    36: {0: 4, 1: 3, 2: 1},
-    54: {0: 5, 1: 4, 2: 2},
-    86: {0: 6, 1: 5, 2: 3, 3: 1},
-}
-_MADELUNG = sorted(((n, l) for n in range(1, 8) for l in range(min(n, 4))), key=lambda nl: (sum(nl), nl[0]))
-
-
-def core_shells(z: int) -> dict[int, int]:
-    """l -> shells of the noble gas before element z."""
-    return _NOBLE_GASES[max(q for q in _NOBLE_GASES if q < z)] if z > 2 else {}
-
-
-def valence_electrons(z: int) -> dict[int, int]:
-    """l -> electrons outside the noble-gas core of the neutral atom, filled in Madelung's order."""
-    left, core = z, dict(core_shells(z))
-    out: dict[int, int] = {}
-    for _, l in _MADELUNG:
-        electrons = min(left, 4 * l + 2)
-        left -= electrons
-        if core.get(l, 0):
-            core[l] -= 1
-        elif electrons:
-            out[l] = out.get(l, 0) + electrons
-    return out
 
 
 @dataclass(frozen=True)
@@ -108,7 +79,7 @@ def valence_shells(model: MatrixModel) -> dict[int, tuple[ValenceShell, ...]]:
         shells, slots = [], basis.slot_shells(z)
         for l in sorted(set(basis.shells[z])):
             own = tuple(s for s in slots if basis.layout[s] == l)
-            n_valence = len(own) - core_shells(z).get(l, 0)
+            n_valence = len(own) - basis.core_shells(z).get(l, 0)
             if n_valence > 1 or l > 3:
                 raise UserError(
                     f"a Slater-Koster file holds one valence shell of s, p, d, f each, and {chemical_symbols[z]} has "
@@ -192,7 +163,9 @@ def _columns(
 
 def _homonuclear_line(z: int, shells: tuple[ValenceShell, ...], l_max: int) -> str:
     """Ed Ep Es SPE Ud Up Us fd fp fs, or with f in front of each d."""
-    energy, electrons = {s.l: s.energy for s in shells}, valence_electrons(z)
+    energy, electrons = {s.l: s.energy for s in shells}, free_atom_electrons(z)
+    for l, n in core_shells(z).items():
+        electrons[l] -= n * (4 * l + 2)
     ls = range(l_max, -1, -1)
     numbers = [energy.get(l, 0.0) for l in ls] + [0.0] + [0.0 for _ in ls] + [float(electrons.get(l, 0)) for l in ls]
     return " ".join(f"{x:.15g}" for x in numbers)

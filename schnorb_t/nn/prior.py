@@ -67,9 +67,7 @@ class Prior(nn.Module):
         if tuple(basis.layout) != LAYOUT:
             raise ValueError(f"a prior needs a basis of one s and one p shell, not {basis}")
         self.model, self.n_elements = model.requires_grad_(False).eval(), n_elements
-        z = torch.arange(119)
-        core = torch.tensor([basis.core.get(int(q), 0) for q in z])
-        self.register_buffer("electrons", torch.where(z > 0, z - core, 0), persistent=False)
+        self.register_buffer("electrons", torch.from_numpy(basis.nuclear_charge_table), persistent=False)
         self.register_buffer("count", torch.from_numpy(basis.orbital_count_table), persistent=False)
         self.register_buffer("filled", torch.from_numpy(basis.slot_mask_table), persistent=False)
         for name, pattern in block_irreps().items():

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from schnorb_t.basis import Basis
 from schnorb_t.physics.dipole import sum_over_molecules
 from schnorb_t.physics.state import ElectronicState
 
@@ -42,16 +43,10 @@ def total_energy(state: ElectronicState, repulsive: RepulsiveEnergy, batch: dict
     return free_energy(state) + repulsive(batch)
 
 
-#: orbitals of the noble-gas core below each row of the periodic table
-_CORE_ORBITALS = ((3, 1), (11, 5), (19, 9), (37, 18), (55, 27), (87, 43))
-
-
-def core_orbitals(atomic_numbers: Tensor, molecule: Tensor, n_molecules: int) -> Tensor:
-    """Orbitals of all atoms' noble-gas cores per molecule, [B] int64: how many lowest levels are core levels."""
-    counts = torch.zeros_like(atomic_numbers)
-    for first, orbitals in _CORE_ORBITALS:
-        counts = torch.where(atomic_numbers >= first, orbitals, counts)
-    return sum_over_molecules(counts, molecule, n_molecules)
+def core_orbitals(basis: Basis, atomic_numbers: Tensor, molecule: Tensor, n_molecules: int) -> Tensor:
+    """How many of each molecule's lowest levels are core levels, [B] int64; see ``Basis.core_orbital_table``."""
+    table = torch.as_tensor(basis.core_orbital_table, device=atomic_numbers.device)
+    return sum_over_molecules(table[atomic_numbers], molecule, n_molecules)
 
 
 def valence_energy(state: ElectronicState, n_core: Tensor) -> Tensor:

@@ -60,16 +60,22 @@ def _energy_weighted_density(batch, state, basis) -> Masked:
     return energy_weighted_density_matrix(state), mask.unsqueeze(-1) & mask.unsqueeze(-2)
 
 
+def _nuclear_charges(batch, basis: Basis | None) -> Tensor:
+    """[N], e: those of the nuclei with the core that the basis leaves out; all electrons where no basis is told."""
+    z = batch[keys.ATOMIC_NUMBERS]
+    return z if basis is None else torch.as_tensor(basis.nuclear_charge_table, device=z.device)[z]
+
+
 def _mulliken(batch, state, basis) -> Masked:
     """[N], e, Mulliken."""
     atom, _ = _atoms(batch)
-    return _whole(_charges.mulliken_charges(density_matrix(state), state.overlap, atom, batch[keys.ATOMIC_NUMBERS]))
+    return _whole(_charges.mulliken_charges(density_matrix(state), state.overlap, atom, _nuclear_charges(batch, basis)))
 
 
 def _lowdin(batch, state, basis) -> Masked:
     """[N], e, Löwdin."""
     atom, _ = _atoms(batch)
-    return _whole(_charges.lowdin_charges(density_matrix(state), state.overlap, atom, batch[keys.ATOMIC_NUMBERS]))
+    return _whole(_charges.lowdin_charges(density_matrix(state), state.overlap, atom, _nuclear_charges(batch, basis)))
 
 
 def _bond_orders(batch, state, basis) -> Masked:
@@ -102,21 +108,21 @@ def _onsite(basis: Basis) -> Tensor:
 def _molecular_dipole(batch, state, basis) -> Masked:
     """[B, 3], e*Bohr; ``dipole_source`` says how. Origin: the centroid of the atoms."""
     density, n = density_matrix(state), len(state.energies)
-    molecule, z = batch[keys.MOLECULE], batch[keys.ATOMIC_NUMBERS]
+    molecule, z, nuclei = batch[keys.MOLECULE], batch[keys.ATOMIC_NUMBERS], _nuclear_charges(batch, basis)
     positions = units.angstrom_to_bohr(batch[keys.POSITIONS].to(density.dtype))
     if POSITION_INTEGRALS in batch:
         moved = _dipole.centred(positions, molecule, n)
-        dipole = _dipole.dipole_from_integrals(density, batch[POSITION_INTEGRALS], z, positions, molecule)
+        dipole = _dipole.dipole_from_integrals(density, batch[POSITION_INTEGRALS], nuclei, positions, molecule)
         # from the coordinate origin to the centroid: nothing for neutral molecules
-        charge = _dipole.sum_over_molecules(z.to(density.dtype), molecule, n) - state.occupations.sum(-1)
+        charge = _dipole.sum_over_molecules(nuclei.to(density.dtype), molecule, n) - state.occupations.sum(-1)
         first = torch.searchsorted(molecule, torch.arange(n, device=molecule.device))
         return _whole(dipole - charge.unsqueeze(-1) * (positions - moved)[first])
     atom, slot = _atoms(batch)
     source, atomic = dipole_source(batch, basis), None
     if source == "Mulliken charges":
-        charges = _charges.mulliken_charges(density, state.overlap, atom, z)
+        charges = _charges.mulliken_charges(density, state.overlap, atom, nuclei)
     else:
-        charges = _charges.lowdin_charges(density, state.overlap, atom, z)
+        charges = _charges.lowdin_charges(density, state.overlap, atom, nuclei)
     if source == "Löwdin charges and on-site s-p terms":
         lowdin = _charges.lowdin_density(density, state.overlap)
         atomic = _dipole.atomic_dipoles(lowdin, atom, slot, z, _onsite(basis).to(density.device))
@@ -130,7 +136,7 @@ def _band(batch, state, basis) -> Masked:
 
 def _valence(batch, state, basis) -> Masked:
     """[B], Eh, without the levels of the noble-gas cores."""
-    n_core = _energies.core_orbitals(batch[keys.ATOMIC_NUMBERS], batch[keys.MOLECULE], len(state.energies))
+    n_core = _energies.core_orbitals(basis, batch[keys.ATOMIC_NUMBERS], batch[keys.MOLECULE], len(state.energies))
     return _whole(_energies.valence_energy(state, n_core))
 
 

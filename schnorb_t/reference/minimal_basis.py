@@ -231,8 +231,9 @@ def project_molecule(
         raise LabelError(f"open shell: {n_electrons} electrons")
     if overlap is None:
         overlap = overlap_integrals(large_basis, atomic_numbers, positions)
+    charge = int(np.sum(atomic_numbers)) - n_electrons
     free_basis = target_basis(target, atomic_numbers, large_basis.name)
-    n_core = sum(free_basis.core.get(int(z), 0) for z in atomic_numbers) // 2
+    n_core = (n_electrons - free_basis.n_electrons(atomic_numbers, charge)) // 2
     energies, coefficients = scipy.linalg.eigh(hamiltonian, overlap)
     cross = cross_overlap(large_basis, free_basis, atomic_numbers, positions)
     free = overlap_integrals(free_basis, atomic_numbers, positions)

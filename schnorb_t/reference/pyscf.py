@@ -14,7 +14,7 @@ import numpy as np
 import scipy.linalg
 from ase.data import chemical_symbols
 
-from schnorb_t.basis import Basis, GaussianShell
+from schnorb_t.basis import Basis, GaussianShell, core_shells, electrons_in
 from schnorb_t.conventions import reorder_from_pyscf
 from schnorb_t.errors import UserError
 from schnorb_t.units import BOHR
@@ -23,18 +23,6 @@ from schnorb_t.units import BOHR
 FREE_ATOM_BASIS = "minao"
 #: The target whose functions are those of the valence shells alone.
 VALENCE_TARGET = "wqvo"
-#: (first atomic number, core shells of each l from there on).
-CORES = (
-    (3, (1,)),
-    (11, (2, 1)),
-    (19, (3, 2)),
-    (31, (3, 2, 1)),
-    (37, (4, 3, 1)),
-    (49, (4, 3, 2)),
-    (55, (5, 4, 2)),
-    (72, (5, 4, 2, 1)),
-    (81, (5, 4, 3, 1)),
-)
 #: Below this smallest eigenvalue of S a large basis counts as linearly dependent.
 LINEAR_DEPENDENCE = 1e-7
 
@@ -172,18 +160,6 @@ def target_basis(target: str, elements: Iterable[int], large_basis: str) -> Basi
     return valence_only(free) if target == VALENCE_TARGET else free
 
 
-def core_shells(atomic_number: int) -> tuple[int, ...]:
-    """How many shells of each l (s, p, d, f) the chemical core of an element has.
-
-    The noble gas before it; from gallium on also the filled d shell, from thallium on also the filled f shell.
-    """
-    core = ()
-    for first, shells in CORES:
-        if atomic_number >= first:
-            core = shells
-    return core
-
-
 def valence_only(basis: Basis) -> Basis:
     """A basis of free-atom functions without those of the atoms' cores, whose electrons ``Basis.core`` counts.
 
@@ -194,8 +170,8 @@ def valence_only(basis: Basis) -> Basis:
         raise UserError(f"basis {basis.name!r} holds shells only; its core cannot be left out")
     functions, core = {}, {}
     for z in basis.elements:
-        left_out = dict(enumerate(core_shells(z)))
-        core[z] = sum(2 * (2 * l + 1) * n for l, n in left_out.items())
+        left_out = core_shells(z)
+        core[z] = electrons_in(left_out)
         kept = []
         for function in basis.functions[z]:  # within an l the innermost shells come first
             if left_out.get(function.l, 0):

@@ -116,11 +116,12 @@ class MatrixErrors:
     ``n_without_solution``, not in the others.
 
     Args:
+        basis: of the labels; it says which levels are core levels.
         levels: filled on the way, if given.
     """
 
-    def __init__(self, levels: OrbitalLevels | None = None):
-        self.levels = levels
+    def __init__(self, basis: Basis, levels: OrbitalLevels | None = None):
+        self.basis, self.levels = basis, levels
         self.n_molecules = self.n_without_solution = 0
         self.min_overlap_eigenvalue = math.inf
         self._sum: dict[str, float] = defaultdict(float)
@@ -162,7 +163,7 @@ class MatrixErrors:
         self.n_without_solution += int((~solved).sum())
         k = torch.arange(mask.shape[1], device=mask.device)
         occupied = (k < n_occupied[:, None]) & solved[:, None]
-        n_core = core_orbitals(batch[keys.ATOMIC_NUMBERS], batch[keys.MOLECULE], len(mask))
+        n_core = core_orbitals(self.basis, batch[keys.ATOMIC_NUMBERS], batch[keys.MOLECULE], len(mask))
         valence = occupied & (k >= n_core[:, None])
         error = (energies - true_energies).abs()
         self._add("occupied_energy", error, occupied)
@@ -291,7 +292,7 @@ def evaluate_model(
     """
     indices = [int(i) for i in indices]
     device = next(iter(model.parameters())).device
-    errors, clock = MatrixErrors(levels), StageClock(device)
+    errors, clock = MatrixErrors(store.basis, levels), StageClock(device)
     training = model.training
     model.eval()
     try:

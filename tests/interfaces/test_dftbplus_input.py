@@ -15,7 +15,6 @@ from schnorb_t.interfaces.dftbplus_input import (
     read_band_file,
     read_eigenvectors,
     read_energies,
-    shell_electrons,
     shell_groups,
     structural_files,
 )
@@ -38,20 +37,6 @@ def test_groups():
     assert shell_groups((0, 0, 0, 1, 1, 2)) == ["s", "s", "sp", "pd"]
     with pytest.raises(ValueError):
         shell_groups((0, 4))
-
-
-def test_electrons_of_shells():
-    assert shell_electrons(6, (0, 0, 1)) == [2, 2, 2]
-    assert shell_electrons(8, (0, 0, 0, 1, 1, 2)) == [2, 2, 0, 4, 0, 0]
-    assert shell_electrons(17, (0, 0, 0, 1, 1)) == [2, 2, 2, 6, 5]
-    assert shell_electrons(26, (0, 0, 0, 0, 1, 1, 2)) == [2, 2, 2, 2, 6, 6, 6]
-    assert shell_electrons(1, (0, 0, 1)) == [1, 0, 0]
-
-
-@pytest.mark.parametrize("z", [1, 2, 6, 9, 14, 18, 21, 29, 30, 36, 53, 54])
-def test_a_minimal_basis_holds_every_electron(z):
-    shells = sorted([0] * 5 + [1] * 4 + [2] * 2)
-    assert sum(shell_electrons(z, shells)) == z
 
 
 def test_structural_files_hold_shells_and_electrons_only(tmp_path):

@@ -14,11 +14,9 @@ from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.errors import UserError, run_command
 from schnorb_t.export_skf import main
 from schnorb_t.interfaces.slater_koster_files import (
-    core_shells,
     onsite_means,
     slater_koster_files,
     taper,
-    valence_electrons,
     valence_shells,
 )
 from schnorb_t.nn.assembly import matrix_from_blocks
@@ -196,13 +194,6 @@ def test_the_core_is_decoupled_and_left_out(model):
     core = vectors[:, levels.argmin()]
     assert abs(core @ h @ oxygen[0].coefficients) < 1e-9 and abs(core @ s @ oxygen[0].coefficients) < 1e-9
     assert oxygen[0].coefficients[-1] > 0
-
-
-def test_shells_and_electrons_of_atoms():
-    assert core_shells(1) == core_shells(2) == {} and core_shells(6) == {0: 1} and core_shells(16) == {0: 2, 1: 1}
-    assert valence_electrons(1) == {0: 1} and valence_electrons(8) == {0: 2, 1: 4}
-    assert valence_electrons(17) == {0: 2, 1: 5} and valence_electrons(26) == {0: 2, 2: 6}
-    assert valence_electrons(35) == {0: 2, 1: 5, 2: 10}
 
 
 def test_a_large_basis_has_no_slater_koster_file():

@@ -180,7 +180,7 @@ def test_dipole_from_charges_against_pyscf_onsite_integrals(batch):
 
 def test_energies_against_scipy(batch):
     state = batch.state()
-    n_core = core_orbitals(batch.z, batch.molecule, len(MOLECULES))
+    n_core = core_orbitals(batch.basis, batch.z, batch.molecule, len(MOLECULES))
     assert n_core.tolist() == [6, 1, 1, 2]
     w = energy_weighted_density_matrix(state)
     for b, atoms in enumerate(MOLECULES):

@@ -11,7 +11,6 @@ from schnorb_t.reference.pyscf import (
     LabelError,
     Level,
     basis_from_pyscf,
-    core_shells,
     cross_overlap,
     label,
     mole_from_basis,
@@ -224,12 +223,3 @@ def test_a_core_that_is_none_is_refused(labels):
     inner = overlap_integrals(free, result.atomic_numbers, result.positions)
     with pytest.raises(LabelError, match="no core"):
         project("wqvo", *arguments, cross, inner, n_core=4)
-
-
-def test_cores_of_the_periodic_table():
-    """Nobody's valence electrons are fewer than its group says, and gold keeps its d shell."""
-    electrons = {z: sum(2 * (2 * l + 1) * n for l, n in enumerate(core_shells(z))) for z in range(1, 87)}
-    left = {z: z - n for z, n in electrons.items()}
-    assert [left[z] for z in (1, 2, 3, 6, 10, 11, 17, 18, 19, 26, 30, 31, 35, 36, 47, 53, 54, 79, 82)] == [
-        1, 2, 1, 4, 8, 1, 7, 8, 1, 8, 12, 3, 7, 8, 11, 7, 8, 11, 4
-    ]  # fmt: skip
