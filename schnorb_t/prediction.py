@@ -13,6 +13,7 @@ from ase import Atoms
 from schnorb_t.basis import Basis
 from schnorb_t.physics.charges import mulliken_charges
 from schnorb_t.physics.occupations import fill
+from schnorb_t.units import HARTREE
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class Prediction:
         orbital_energies: [m], Eh, ascending.
         orbital_coefficients: [m, m], columns are orbitals, C^T S C = 1.
         name: of the structure, empty where it has none.
-        orbital_energy_spread: [m], Eh, of an ensemble: standard deviation of each level over its members, which grows
-            where the molecule is unlike those learned from; None of a single model.
+        orbital_energy_spread: [m], Eh, standard deviation of each level: calibrated, of a model that knows doubt
+            (``nn.doubt``); over the members of an ensemble. It grows where the molecule is unlike those learned from.
+            None of other models.
         properties: whatever else the model gives, by the field of its declaration in ``schnorb_t.keys``.
     """
 
@@ -71,6 +73,13 @@ class Prediction:
         places = self.n_occupied - 1, self.n_occupied
         homo, lumo = (float(spread[k]) if 0 <= k < len(spread) else float("nan") for k in places)
         return homo, lumo
+
+    @property
+    def doubt(self) -> float | None:
+        """The larger standard deviation of HOMO and LUMO, eV; None of a model that cannot tell."""
+        if self.frontier_spread is None:
+            return None
+        return HARTREE * float(np.nanmax(self.frontier_spread))
 
     @property
     def homo(self) -> float:

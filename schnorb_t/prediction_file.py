@@ -92,6 +92,7 @@ class PredictionWriter:
                 "n_electrons": prediction.n_electrons,
                 "homo": prediction.homo,
                 "lumo": prediction.lumo,
+                **({} if prediction.doubt is None else {"doubt_ev": prediction.doubt}),
             }
         )
         self._output.check()

@@ -71,6 +71,11 @@ class Predictor:
         """Shells of the elements that the model knows."""
         return self.model.basis
 
+    @property
+    def knows_doubt(self) -> bool:
+        """Whether predictions carry a standard deviation of each level."""
+        return isinstance(self.model, EnsembleModel) or self.model.doubt is not None
+
     @overload
     def predict(
         self, structures: Atoms | Structure, batch_size: int | None = None, progress: bool = False

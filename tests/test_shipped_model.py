@@ -64,3 +64,14 @@ def test_all_shipped_models_are_named_here_and_small():
     files = sorted(MODELS.glob("*.ckpt"))
     assert {p.stem for p in files} >= set(NAMES)
     assert sum(p.stat().st_size for p in MODELS.iterdir()) < 20e6
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in MODELS.glob("*.ckpt")))
+def test_neutral_molecules_have_neutral_charges(name):
+    """Also where the basis leaves the core out."""
+    model = schnorb_t.load(name)
+    for molecule_name in ("CH4", "H2O", "HCN"):
+        found = model.predict(molecule(molecule_name))
+        assert abs(found.mulliken_charges.sum()) < 1e-6
+        core = found.basis.n_core_orbitals(found.atomic_numbers)
+        assert (found.orbital_energies[:core] < -5).all() and (found.orbital_energies[core:] > -3).all()

@@ -40,7 +40,8 @@ def dipole_moment(prediction: Prediction) -> np.ndarray:
     basis, z = prediction.basis, torch.from_numpy(prediction.atomic_numbers)
     atom = torch.from_numpy(np.repeat(np.arange(len(z)), basis.n_orbitals(prediction.atomic_numbers)))[None]
     density, overlap = (torch.from_numpy(x)[None] for x in (prediction.density, prediction.overlap))
-    charges, own = lowdin_charges(density, overlap, atom, z), None
+    nuclei = torch.from_numpy(basis.nuclear_charges(prediction.atomic_numbers))
+    charges, own = lowdin_charges(density, overlap, atom, nuclei), None
     if basis.functions is not None and not basis.projected:
         slot = torch.from_numpy(np.concatenate([np.flatnonzero(basis.slot_mask_table[q]) for q in z.tolist()]))[None]
         own = atomic_dipoles(lowdin_density(density, overlap), atom, slot, z, _position_integrals(basis))
@@ -50,8 +51,9 @@ def dipole_moment(prediction: Prediction) -> np.ndarray:
 
 def results_of(prediction: Prediction) -> dict[str, float | np.ndarray]:
     """A prediction in ASE's units: ``homo``, ``lumo``, ``gap`` (eV), ``orbital_energies`` [m] (eV, ascending),
-    ``charges`` [n] (Mulliken, e), ``dipole`` [3] (e*Å, approximate: ``dipole_moment``)."""
-    return {
+    ``charges`` [n] (Mulliken, e), ``dipole`` [3] (e*Å, approximate: ``dipole_moment``); of a model that knows doubt
+    also ``orbital_energy_spread`` [m] and ``doubt`` (eV)."""
+    results = {
         "homo": prediction.homo * HARTREE,
         "lumo": prediction.lumo * HARTREE,
         "gap": prediction.gap * HARTREE,
@@ -59,6 +61,10 @@ def results_of(prediction: Prediction) -> dict[str, float | np.ndarray]:
         "charges": prediction.mulliken_charges,
         "dipole": dipole_moment(prediction),
     }
+    if prediction.orbital_energy_spread is not None:
+        results["orbital_energy_spread"] = prediction.orbital_energy_spread * HARTREE
+        results["doubt"] = prediction.doubt
+    return results
 
 
 class SchNOrbT(Calculator):
@@ -81,6 +87,8 @@ class SchNOrbT(Calculator):
     def __init__(self, model: Predictor | str | Path, device: str | None = None, cache_size: int = CACHE_SIZE):
         super().__init__()
         self.predictor = model if isinstance(model, Predictor) else load(model, device)
+        if self.predictor.knows_doubt:
+            self.implemented_properties = [*self.implemented_properties, "orbital_energy_spread", "doubt"]
         self.cache_size = cache_size
         self._cache: OrderedDict[bytes, dict[str, float | np.ndarray]] = OrderedDict()
 
