@@ -41,12 +41,12 @@ def dipole_moment(prediction: Prediction) -> np.ndarray:
     atom = torch.from_numpy(np.repeat(np.arange(len(z)), basis.n_orbitals(prediction.atomic_numbers)))[None]
     density, overlap = (torch.from_numpy(x)[None] for x in (prediction.density, prediction.overlap))
     nuclei = torch.from_numpy(basis.nuclear_charges(prediction.atomic_numbers))
-    charges, own = lowdin_charges(density, overlap, atom, nuclei), None
+    charges, dipoles = lowdin_charges(density, overlap, atom, nuclei), None
     if basis.functions is not None and not basis.projected:
         slot = torch.from_numpy(np.concatenate([np.flatnonzero(basis.slot_mask_table[q]) for q in z.tolist()]))[None]
-        own = atomic_dipoles(lowdin_density(density, overlap), atom, slot, z, _position_integrals(basis))
+        dipoles = atomic_dipoles(lowdin_density(density, overlap), atom, slot, z, _position_integrals(basis))
     positions = angstrom_to_bohr(torch.from_numpy(prediction.positions - prediction.positions.mean(0)))
-    return dipole_from_charges(charges, positions, torch.zeros_like(z), 1, own)[0].numpy() * BOHR
+    return dipole_from_charges(charges, positions, torch.zeros_like(z), 1, dipoles)[0].numpy() * BOHR
 
 
 def results_of(prediction: Prediction) -> dict[str, float | np.ndarray]:

@@ -94,6 +94,7 @@ class PredictedMeanField:
     def __init__(self, prediction: Prediction):
         basis, z = prediction.basis, prediction.atomic_numbers
         functions = mole_from_basis(basis, z, prediction.positions)
+        functions.charge, functions.spin = int(functions.atom_charges().sum()) - prediction.n_electrons, 0
         order = reorder_from_pyscf(functions).inverse()
         whole = not basis.projected and basis.n_electrons(z) == int(np.sum(z))
         values = {
@@ -243,7 +244,8 @@ class PredictedMeanField:
 
         self._fixed("dipole moment")
         dm, verbose = self._arguments(mol, dm, verbose)
-        return scf.hf.dip_moment(self._functions, dm, unit, origin, verbose)
+        options = {} if origin is None else {"origin": origin}  # older versions of PySCF have none
+        return scf.hf.dip_moment(self._functions, dm, unit, verbose=verbose, **options)
 
     def quad_moment(self, mol=None, dm=None, unit="DebyeAngstrom", origin=None, verbose=None) -> np.ndarray:
         """[3, 3] traceless quadrupole moment, Debye Å (or e Bohr^2 for ``unit="AU"``), as PySCF defines it.
@@ -255,7 +257,7 @@ class PredictedMeanField:
 
         self._fixed("quadrupole moment")
         dm, verbose = self._arguments(mol, dm, verbose)
-        return scf.hf.quad_moment(self._functions, dm, unit, origin, verbose)
+        return scf.hf.quad_moment(self._functions, dm, unit, origin=origin, verbose=verbose)
 
     def analyze(self, verbose=None, with_meta_lowdin: bool = True, origin=None):
         """Print levels, populations and the dipole as far as they are known.

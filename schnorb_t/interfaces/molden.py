@@ -109,7 +109,8 @@ def molden_text(prediction: Prediction) -> str:
                 lines.append(f" {a:24.15E} {c:24.15E}")
         lines.append("")
     lines += ["[5D]", "[7F]", "[9G]"]
-    if any(cores := [basis.core.get(z, 0) for z in prediction.atomic_numbers.tolist()]):
+    cores = prediction.atomic_numbers - basis.nuclear_charges(prediction.atomic_numbers)
+    if cores.any():
         lines += ["[Core]", *(f"{k} : {n}" for k, n in enumerate(cores, 1) if n), ""]
     lines.append("[MO]")
     coefficients = drawn_orbitals(prediction)[_molden_order(prediction)]

@@ -65,8 +65,8 @@ def energy_window(
     core, energies = n_core_levels(prediction), prediction.orbital_energies * HARTREE
     valence = energies[core:]
     if reference is not None:
-        own = reference.energies[:0] if reference.basis_energies is None else reference.basis_energies
-        valence = np.concatenate((valence, HARTREE * reference.energies[core : core + 1], HARTREE * own[core:]))
+        in_basis = reference.energies[:0] if reference.basis_energies is None else reference.basis_energies
+        valence = np.concatenate((valence, HARTREE * reference.energies[core : core + 1], HARTREE * in_basis[core:]))
     margin = max(1.0, 5 * width)
     return float(valence.min() - margin), float(valence.max() + margin)
 

@@ -138,11 +138,11 @@ class ReferenceStore:
             n_orbitals: of the prediction; where the labels' basis has another number, their own levels are left out.
         """
         record, basis = self.store[row], self.store.basis.name
-        own = scipy.linalg.eigvalsh(record.hamiltonian, record.overlap)
+        in_basis = scipy.linalg.eigvalsh(record.hamiltonian, record.overlap)
         name = level_name(self.store.level)
         large = record.large_basis_energies
-        energies, label = (large, name) if len(large) else (own, f"{name}, {basis}")
-        return ReferenceLevels(energies, label, own if len(own) == n_orbitals else None, f"{name}, {basis}")
+        energies, label = (large, name) if len(large) else (in_basis, f"{name}, {basis}")
+        return ReferenceLevels(energies, label, in_basis if len(in_basis) == n_orbitals else None, f"{name}, {basis}")
 
 
 def references(

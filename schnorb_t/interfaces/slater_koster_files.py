@@ -78,8 +78,8 @@ def valence_shells(model: MatrixModel) -> dict[int, tuple[ValenceShell, ...]]:
     for row, z in enumerate(basis.elements):
         shells, slots = [], basis.slot_shells(z)
         for l in sorted(set(basis.shells[z])):
-            own = tuple(s for s in slots if basis.layout[s] == l)
-            n_valence = len(own) - basis.core_shells(z).get(l, 0)
+            of_l = tuple(s for s in slots if basis.layout[s] == l)
+            n_valence = len(of_l) - basis.core_shells(z).get(l, 0)
             if n_valence > 1 or l > 3:
                 raise UserError(
                     f"a Slater-Koster file holds one valence shell of s, p, d, f each, and {chemical_symbols[z]} has "
@@ -87,7 +87,7 @@ def valence_shells(model: MatrixModel) -> dict[int, tuple[ValenceShell, ...]]:
                 )
             if n_valence < 1:
                 continue
-            at = [basis.layout_offsets[s] for s in own]  # m = -l of each; the block is the same for all m
+            at = [basis.layout_offsets[s] for s in of_l]  # m = -l of each; the block is the same for all m
             h, s = (x[row][np.ix_(at, at)] for x in (hamiltonian, overlap))
             try:
                 energies, vectors = scipy.linalg.eigh(h, s)
@@ -96,7 +96,7 @@ def valence_shells(model: MatrixModel) -> dict[int, tuple[ValenceShell, ...]]:
                     f"the mean on-site overlap of {chemical_symbols[z]} is not positive definite; was the model fitted?"
                 ) from None
             c = vectors[:, -1] * np.sign(vectors[-1, -1])
-            shells.append(ValenceShell(l, own, c, float(energies[-1])))
+            shells.append(ValenceShell(l, of_l, c, float(energies[-1])))
         out[z] = tuple(shells)
     return out
 

@@ -203,7 +203,8 @@ def mole_from_basis(basis: Basis, atomic_numbers: Sequence[int] | np.ndarray, po
     mol.atom = [(chemical_symbols[q], x) for q, x in zip(z, np.asarray(positions) / BOHR, strict=True)]
     mol.unit = "Bohr"
     mol.spin = sum(z) % 2  # cores have even numbers of electrons
-    mol.ecp = {chemical_symbols[q]: [basis.core[q], []] for q in set(z) if basis.core.get(q)}
+    left_out = {q: q - int(charge) for q, charge in zip(z, basis.nuclear_charges(z), strict=True)}
+    mol.ecp = {chemical_symbols[q]: [electrons, []] for q, electrons in left_out.items() if electrons}
     mol.basis = {
         chemical_symbols[q]: [
             [f.l, *[[a, c] for a, c in zip(f.exponents, f.coefficients, strict=True)]] for f in basis.functions[q]
