@@ -11,7 +11,7 @@ from schnorb_t import keys
 from schnorb_t.basis import Basis
 from schnorb_t.nn.assembly import matrix_from_blocks
 from schnorb_t.nn.geometry import Geometry
-from schnorb_t.nn.slater_koster import TwoCentre
+from schnorb_t.nn.two_centre import TwoCentre
 
 
 class TwoCentreModel(nn.Module):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from schnorb_t import keys
 from schnorb_t.nn.model import MatrixModel
-from schnorb_t.nn.slater_koster import TwoCentre
+from schnorb_t.nn.two_centre import TwoCentre
 
 
 class EnsembleModel(nn.Module):

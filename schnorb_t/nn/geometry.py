@@ -11,7 +11,7 @@ from schnorb_t import keys
 from schnorb_t.basis import Basis
 from schnorb_t.harmonics import bond_frames, wigner_d
 from schnorb_t.nn.assembly import blocks_from_matrix
-from schnorb_t.nn.slater_koster import BondFrameBlocks, element_lookup
+from schnorb_t.nn.two_centre import BondFrameBlocks, element_lookup
 
 
 @dataclass

@@ -47,20 +47,20 @@ class SelfProduct(nn.Module):
 
     def __init__(self, irreps_in: str, irreps_out: str, channels: int, l_max: int = 2):
         super().__init__()
-        factors = [(n, l, true) for n, l, true, _ in irrep_list(irreps_in) if l <= l_max]
+        factors = [(n, l, natural) for n, l, natural, _ in irrep_list(irreps_in) if l <= l_max]
         self.mix = IrrepsLinear(irreps_in, "+".join(f"{channels}x{n}" for n, *_ in factors))
         self.names = [n for n, *_ in factors]
         sizes = [2 * l + 1 for _, l, _ in factors]
         starts = [sum(sizes[:k]) for k in range(len(sizes))]
         dim = sum(sizes)
         columns, self.slices, widths = [], [], []
-        for name, l3, true3, _ in irrep_list(irreps_out):
+        for name, l3, natural3, _ in irrep_list(irreps_out):
             paths = []
-            for x, (_, l1, true1) in enumerate(factors):
-                for y, (_, l2, true2) in enumerate(factors[x:], start=x):
-                    # true x true is a true tensor if l1 + l2 + l3 is even
+            for x, (_, l1, natural1) in enumerate(factors):
+                for y, (_, l2, natural2) in enumerate(factors[x:], start=x):
+                    # natural x natural is natural if l1 + l2 + l3 is even
                     parity = (l1 + l2 + l3) % 2 == 0
-                    if not abs(l1 - l2) <= l3 <= l1 + l2 or ((true1 == true2) == parity) != true3:
+                    if not abs(l1 - l2) <= l3 <= l1 + l2 or ((natural1 == natural2) == parity) != natural3:
                         continue
                     if x == y and (l1 + l2 + l3) % 2:
                         continue  # antisymmetric in one and the same vector: zero
@@ -134,7 +134,7 @@ class Interaction(nn.Module):
         widths_out = o2_widths(irreps_out, l_out)
         self.filters = RadialMLP(n_elements, cutoff, n_radial, hidden, sum(message) + widths_out[0])
         self.split = sum(message)
-        # messages of scalars alone are even: what they make are true tensors, scalars times the bond's harmonics
+        # messages of scalars alone are even: what they make has natural parity, scalars times the bond's harmonics
         self.of_scalars = len(message) == 2 and not message[1]
         self.linear = O2Linear(message, widths_out[:1] if self.of_scalars else widths_out, bias=False)
         self.from_frame = ToBondFrame(irreps_out)

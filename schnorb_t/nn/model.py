@@ -39,7 +39,7 @@ from schnorb_t.nn.overlap import (
 from schnorb_t.nn.pair import O2Residual, PairFeatures
 from schnorb_t.nn.prior import Prior, PriorToPairs
 from schnorb_t.nn.residual_scale import ResidualScale
-from schnorb_t.nn.slater_koster import TwoCentre
+from schnorb_t.nn.two_centre import TwoCentre
 
 
 class MatrixModel(nn.Module):

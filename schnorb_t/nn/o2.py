@@ -4,7 +4,7 @@ A tensor product of a feature with the spherical harmonics of the bond is, in th
 that mixes l but keeps |m| (Passaro and Zitnick, ICML 2023): no Clebsch-Gordan sum remains, only dense matrix
 products. Features of O(2) here are a list ``[even, odd, m=1, m=2, ...]``:
 
-    even [P, C]: unchanged by mirrors (m = 0 of true tensors: 0e, 1o, 2e, ...)
+    even [P, C]: unchanged by mirrors (m = 0 of tensors of natural parity: 0e, 1o, 2e, ...)
     odd  [P, C]: change sign (m = 0 of pseudo tensors: 1e, 2o, ...)
     m    [P, 2, C]: cos and sin of m times the turn; a mirror flips the second
 """
@@ -21,7 +21,7 @@ Features = dict[str, Tensor]
 
 
 def irrep_list(irreps: o3.Irreps | str) -> list[tuple[str, int, bool, int]]:
-    """(name, l, is a true tensor, channels) of irreps such as ``32x0e+32x1o+16x1e``.
+    """(name, l, whether its parity is natural, (-1)^l, channels) of irreps such as ``32x0e+32x1o+16x1e``.
 
     Raises:
         ValueError: an irrep twice.
@@ -37,8 +37,8 @@ def o2_widths(irreps: o3.Irreps | str, m_max: int | None = None) -> list[int]:
     items = irrep_list(irreps)
     m_max = max(l for _, l, _, _ in items) if m_max is None else m_max
     return [
-        sum(c for _, _, true, c in items if true),
-        sum(c for _, _, true, c in items if not true),
+        sum(c for _, _, natural, c in items if natural),
+        sum(c for _, _, natural, c in items if not natural),
         *(sum(c for _, l, _, c in items if l >= m) for m in range(1, m_max + 1)),
     ]
 
@@ -46,7 +46,7 @@ def o2_widths(irreps: o3.Irreps | str, m_max: int | None = None) -> list[int]:
 class ToBondFrame(nn.Module):
     """Irreps of atoms -> O(2) features of pairs; and back.
 
-    A pseudo tensor's (cos, sin) part is turned by 90 degrees, (-s, c), which makes it transform as a true one.
+    A pseudo tensor's (cos, sin) part is turned by 90 degrees, (-s, c), and then transforms like one of natural parity.
     All irreps of one l are rotated together: a product of many small matrices costs by their number, not their size.
     """
 
@@ -79,36 +79,38 @@ class ToBondFrame(nn.Module):
                 rows[name] = split[k :: len(members)]
         parts: list[list[Tensor]] = [[] for _ in range(self.m_max + 2)]
         for k in range(max(1, len(atoms))):
-            for name, l, true, _ in self.items:
+            for name, l, natural, _ in self.items:
                 z = rows[name][k]
-                parts[0 if true else 1].append(z[l])
+                parts[0 if natural else 1].append(z[l])
                 for m in range(1, l + 1):
                     c, s = z[l + m], z[l - m]
-                    parts[m + 1].append(torch.stack((c, s) if true else (-s, c), 1))
+                    parts[m + 1].append(torch.stack((c, s) if natural else (-s, c), 1))
         empty = wigner[0].new_zeros(len(wigner[0]), 0)
         return [torch.cat(p, -1) if p else empty for p in parts]
 
     def back(self, o2: O2Features, wigner: list[Tensor]) -> Features:
         """O(2) features with ``o2_widths`` channels -> irreps in the molecule's frame.
 
-        Of even features alone, the true tensors alone: features times the bond's harmonics.
+        Of even features alone, those of natural parity alone: features times the bond's harmonics.
         """
-        even = iter(o2[0].split([c for _, _, true, c in self.items if true], -1))
+        even = iter(o2[0].split([c for _, _, natural, c in self.items if natural], -1))
         if len(o2) == 1:
             # harmonics are the m = 0 row of the rotation into the bond's frame
-            return {name: next(even)[:, None] * wigner[l][:, l, :, None] for name, l, true, _ in self.items if true}
-        odd = iter(o2[1].split([c for _, _, true, c in self.items if not true], -1))
+            return {
+                name: next(even)[:, None] * wigner[l][:, l, :, None] for name, l, natural, _ in self.items if natural
+            }
+        odd = iter(o2[1].split([c for _, _, natural, c in self.items if not natural], -1))
         planes = [
             zip(*(row.split([c for _, l, _, c in self.items if l >= m], -1) for row in x.unbind(1)), strict=True)
             for m, x in enumerate(o2[2:], start=1)
         ]
         bond: Features = {}
-        for name, l, true, _ in self.items:
+        for name, l, natural, _ in self.items:
             rows: list[Tensor | None] = [None] * (2 * l + 1)
-            rows[l] = next(even if true else odd)
+            rows[l] = next(even if natural else odd)
             for m in range(1, l + 1):
                 c, s = next(planes[m - 1])
-                rows[l + m], rows[l - m] = (c, s) if true else (s, -c)
+                rows[l + m], rows[l - m] = (c, s) if natural else (s, -c)
             bond[name] = torch.stack(rows, 1)
         out = {}
         for l, members in self.by_l.items():

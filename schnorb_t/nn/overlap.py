@@ -18,7 +18,7 @@ from schnorb_t.nn.assembly import matrix_from_blocks
 from schnorb_t.nn.embedding import smooth_end
 from schnorb_t.nn.gaussian_overlap import shell_overlap
 from schnorb_t.nn.geometry import PairGeometry
-from schnorb_t.nn.slater_koster import BondFrameBlocks, OverlapTable
+from schnorb_t.nn.two_centre import BondFrameBlocks, OverlapTable
 
 
 class FreeAtomOverlap(nn.Module):

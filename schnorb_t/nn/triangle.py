@@ -18,7 +18,7 @@ from schnorb_t.nn.o2 import Features
 
 
 class Triangles(nn.Module):
-    """Atom features -> true tensors [P, 2l+1, C] of every pair, l = 0..l_max.
+    """Atom features -> tensors of natural parity [P, 2l+1, C] of every pair, l = 0..l_max.
 
     Args:
         scalars: 0e channels of the atoms' features; they say what kind of atom k is.

@@ -40,20 +40,22 @@ def test_there_and_back(pairs, irreps):
 
 @pytest.mark.parametrize("irreps", IRREPS)
 def test_each_irrep_by_itself(pairs, irreps):
-    """Channels stand in the order of the irreps, true tensors' m = 0 in even, pseudo tensors' in odd."""
+    """Channels stand in the order of the irreps, m = 0 of natural parity in even, of pseudo tensors in odd."""
     (i, _), wigner = pairs
     x = features(irreps, 6)
     items = irrep_list(irreps)
     o2 = ToBondFrame(irreps)(x, wigner, i)
     alone = {name: wigner[l] @ x[name][i] for name, l, _, _ in items}
-    even = [alone[name][:, l] for name, l, true, _ in items if true]
-    odd = [alone[name][:, l] for name, l, true, _ in items if not true]
+    even = [alone[name][:, l] for name, l, natural, _ in items if natural]
+    odd = [alone[name][:, l] for name, l, natural, _ in items if not natural]
     for part, wanted in ((o2[0], even), (o2[1], odd)):
         torch.testing.assert_close(part, torch.cat(wanted, -1), rtol=0, atol=1e-13)
     for m in (1, 2):
         cos_sin = [
-            (alone[name][:, l + m], alone[name][:, l - m]) if true else (-alone[name][:, l - m], alone[name][:, l + m])
-            for name, l, true, _ in items
+            (alone[name][:, l + m], alone[name][:, l - m])
+            if natural
+            else (-alone[name][:, l - m], alone[name][:, l + m])
+            for name, l, natural, _ in items
             if l >= m
         ]
         wanted = torch.cat([torch.stack(both, 1) for both in cos_sin], -1)
@@ -77,7 +79,7 @@ def test_even_features_alone(pairs, irreps):
     even = torch.randn(30, widths[0], dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     zeros = [even.new_zeros(30, widths[1]), *(even.new_zeros(30, 2, w) for w in widths[2:])]
     short, full = frame.back([even], wigner), frame.back([even, *zeros], wigner)
-    assert set(short) == {name for name, _, true, _ in frame.items if true}
+    assert set(short) == {name for name, _, natural, _ in frame.items if natural}
     for name, t in full.items():
         torch.testing.assert_close(t, short.get(name, torch.zeros_like(t)), rtol=0, atol=1e-13)
 

@@ -8,7 +8,7 @@ from schnorb_t import keys
 from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.nn.baselines import TwoCentreModel
 from schnorb_t.nn.overlap import FreeAtomOverlap
-from schnorb_t.nn.slater_koster import OverlapTable, TwoCentre, weighted_rows
+from schnorb_t.nn.two_centre import OverlapTable, TwoCentre, weighted_rows
 from tests.nn.molecules import minimal_basis, structures
 
 pytest.importorskip("pyscf")
