@@ -21,7 +21,7 @@ from schnorb_t.errors import ConfigurationError, UserError
 from schnorb_t.nn.matrix_product import LAYOUT as PRIOR_LAYOUT
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.nn.overlap import to_orthogonal
-from schnorb_t.nn.slater_koster import TwoCentre
+from schnorb_t.nn.two_centre import TwoCentre
 from schnorb_t.physics.occupations import Smearing
 from schnorb_t.training.checkpoint import KEY, ModelCard, find_model, load_single
 from schnorb_t.training.losses import MATRICES, QUANTITIES, SMEARING, Output, Quantities
