@@ -61,8 +61,8 @@ class PredictedMolecule:
             return getattr(self._functions, name)
         raise _refuse(
             name,
-            f"PySCF asks for {name!r} of the functions of a {self._kind} basis, which it cannot have; orbital energies "
-            "and populations are exact, pictures and Molden files come from schnorb_t.interfaces.molden",
+            f"this needs the functions of a {self._kind} basis, which PySCF cannot have (it asked for {name!r}); orbital "
+            "energies and populations are exact, pictures and Molden files come from schnorb_t.interfaces.molden",
         )
 
     def __reduce__(self):
@@ -122,8 +122,9 @@ class PredictedMeanField:
     def __getattr__(self, name: str):
         raise _refuse(
             name,
-            f"PySCF asks a prediction for {name!r}, which Hamiltonian, overlap and orbitals do not fix; run a "
-            "calculation, which may start from schnorb_t.interfaces.pyscf.initial_guess(prediction, mol)",
+            "this needs more than a prediction fixes, which is Hamiltonian, overlap and orbitals (PySCF asked for "
+            f"{name!r}); run a calculation, which may start from "
+            "schnorb_t.interfaces.pyscf.initial_guess(prediction, mol)",
         )
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -83,8 +83,8 @@ def _bond_orders(batch, state, basis) -> Masked:
     atom, _ = _atoms(batch)
     n = batch[keys.N_ATOMS]
     orders = _charges.mayer_bond_orders(density_matrix(state), state.overlap, atom, batch[keys.MOLECULE], int(n.max()))
-    there = torch.arange(orders.shape[-1], device=n.device) < n.unsqueeze(-1)
-    return orders, there.unsqueeze(-1) & there.unsqueeze(-2)
+    exists = torch.arange(orders.shape[-1], device=n.device) < n.unsqueeze(-1)
+    return orders, exists.unsqueeze(-1) & exists.unsqueeze(-2)
 
 
 def dipole_source(batch: dict[str, Tensor], basis: Basis) -> str:
