@@ -61,8 +61,8 @@ class PredictedMolecule:
             return getattr(self._functions, name)
         raise _refuse(
             name,
-            f"this needs the functions of a {self._kind} basis, which PySCF cannot have (it asked for {name!r}); orbital "
-            "energies and populations are exact, pictures and Molden files come from schnorb_t.interfaces.molden",
+            f"this needs the functions of a {self._kind} basis, which PySCF cannot have (it asked for {name!r}); "
+            "orbital energies and populations are exact, pictures and Molden files come from schnorb_t.interfaces.molden",
         )
 
     def __reduce__(self):
