@@ -62,7 +62,7 @@ class PredictedMolecule:
         raise _refuse(
             name,
             f"this needs the functions of a {self._kind} basis, which PySCF cannot have (it asked for {name!r}); "
-            "orbital energies and populations are exact, pictures and Molden files come from schnorb_t.interfaces.molden",
+            "orbital energies and populations are exact, pictures and files are made by schnorb_t.interfaces.molden",
         )
 
     def __reduce__(self):
