@@ -1,8 +1,15 @@
-"""Second-order self-consistent-charge DFTB on top of given H0, S and Hubbard U (Elstner et al., PRB 58, 7260 (1998)).
+"""Self-consistent charges of DFTB2 and DFTB3 on top of given H0, S and interactions of charge fluctuations.
 
-With dn_A the excess electrons (Mulliken) of atom A and v_A = sum_B gamma_AB dn_B,
+With q_k the excess electrons (Mulliken) of site k, an atom A or one of its shells, and q_A those of its whole atom,
 
-    H_mn = H0_mn + S_mn (v_A(m) + v_A(n)) / 2,      E = Tr(P H0) + sum_AB gamma_AB dn_A dn_B / 2 (- width * entropy).
+    E = Tr(P H0) + sum_kl gamma_kl q_k q_l / 2 + sum_kl q_A(k) q_k q_l Gamma_kl / 3  (- width * entropy),
+    H_mn = H0_mn + S_mn (v_k(m) + v_l(n)) / 2,       v_k = dE / dq_k:
+    v_k = sum_l gamma_kl q_l
+          + (q_A(k) w_k + sum_{l on A(k)} q_l w_l + sum_l q_A(l) q_l Gamma_lk) / 3,    w_k = sum_l Gamma_kl q_l.
+
+Second order: Elstner et al., Phys. Rev. B 58, 7260 (1998). Third: Gaus, Cui, Elstner, J. Chem. Theory Comput. 7, 931
+(2011), where sites are atoms; for shells U changes with the charge of the whole atom. gamma and Gamma are made by
+``physics.coulomb``.
 
 Gradients go through the fixed point n = f(n, theta) by the implicit function theorem, not through the iterations:
 dL/dtheta = lambda^T df/dtheta with lambda = (1 - df/dn)^-T dL/dn.
@@ -17,66 +24,11 @@ from torch import Tensor
 
 from schnorb_t.physics.anderson import AndersonMixer
 from schnorb_t.physics.charges import orbital_populations
+from schnorb_t.physics.coulomb import gamma, gamma_matrix, pad_atoms  # noqa: F401, the first two used to live here
 from schnorb_t.physics.energies import entropy
 from schnorb_t.physics.occupations import ZERO_TEMPERATURE, Smearing
 from schnorb_t.physics.orbitals import first_atoms, membership
 from schnorb_t.physics.state import ElectronicState, density_matrix, electronic_state
-
-
-def pad_atoms(values: Tensor, molecule: Tensor, n_molecules: int, n_atoms: int, fill: float = 0.0) -> Tensor:
-    """Per-atom values [N, ...] -> [B, A, ...]."""
-    first, _ = first_atoms(molecule, n_molecules)
-    local = torch.arange(len(molecule), device=molecule.device) - first[molecule]
-    out = values.new_full((n_molecules, n_atoms, *values.shape[1:]), fill)
-    return out.index_put((molecule, local), values)
-
-
-def gamma(distance: Tensor, hubbard_a: Tensor, hubbard_b: Tensor) -> Tensor:
-    """Coulomb interaction of two exponential charge clouds, Eh: 1/R - S(R, U_a, U_b), tau = 16 U / 5.
-
-    The general form has poles at tau_a = tau_b that cancel; within 1 % of each other an expansion in
-    (tau_a - tau_b) / 2 to fourth order stands for it (both right to 1e-10).
-
-    Args:
-        distance: [...], Bohr, not 0.
-        hubbard_a, hubbard_b: [...], Eh.
-    """
-    a, b = 3.2 * hubbard_a, 3.2 * hubbard_b
-    mean, delta = (a + b) / 2, (a - b) / 2
-    close = delta.abs() < 0.01 * mean
-    x = mean * distance
-    t0 = (48 + x * (33 + x * (9 + x))) / (48 * distance)
-    t2 = (180 + x * (180 + x * (75 + x * (15 + x)))) / (480 * mean)
-    t4 = (-840 + x * (-840 + x**2 * (280 + x * (133 + x * (21 + x))))) / (13440 * mean**3)
-    series = torch.exp(-x) * (t0 + delta**2 * (t2 + delta**2 * t4))
-    b_apart = torch.where(close, 0.5 * a, b)  # keeps the unused branch and its gradient finite
-    general = _half_overlap(distance, a, b_apart) + _half_overlap(distance, b_apart, a)
-    return 1 / distance - torch.where(close, series, general)
-
-
-def _half_overlap(r: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    d = a**2 - b**2
-    return torch.exp(-a * r) * (b**4 * a / (2 * d**2) - (b**6 - 3 * b**4 * a**2) / (d**3 * r))
-
-
-def gamma_matrix(positions: Tensor, hubbard: Tensor, molecule: Tensor, n_molecules: int, n_atoms: int) -> Tensor:
-    """gamma_AB with U_A on the diagonal, [B, A, A], Eh, 0 in padding.
-
-    Args:
-        positions: [N, 3], Bohr.
-        hubbard: [N], Eh.
-        molecule: [N] int64.
-        n_atoms: A, atoms of the largest molecule.
-    """
-    r = pad_atoms(positions.to(torch.float64), molecule, n_molecules, n_atoms)
-    u = pad_atoms(hubbard.to(torch.float64), molecule, n_molecules, n_atoms, fill=1.0)
-    real = pad_atoms(torch.ones_like(molecule, dtype=torch.bool), molecule, n_molecules, n_atoms)
-    both = real.unsqueeze(-1) & real.unsqueeze(-2)
-    own = torch.eye(n_atoms, dtype=torch.bool, device=r.device)
-    d = r.unsqueeze(2) - r.unsqueeze(1)
-    d2 = torch.where(both & ~own, (d * d).sum(-1), 1.0)
-    pairs = gamma(d2.sqrt(), u.unsqueeze(-1).expand_as(d2), u.unsqueeze(-2).expand_as(d2))
-    return torch.where(both & ~own, pairs, 0.0) + torch.diag_embed(torch.where(real, u, 0.0))
 
 
 @dataclass(frozen=True)
@@ -85,10 +37,15 @@ class SelfConsistentCharges:
 
     Attributes:
         state: orbitals of the converged Hamiltonian.
-        charges: [N], e, Mulliken.
-        energy: [B], Eh, Tr(P H0) + second order - width * entropy, without repulsion.
+        charges: [Q], e, Mulliken, of sites (the atoms, unless told otherwise).
+        energy: [B], Eh, sum of the parts, without repulsion.
         converged: [B] bool.
         iterations: [B] int64, Hamiltonians solved.
+        parts: [B] each, Eh: ``band`` Tr(P H0), ``coulomb`` (second order), ``third_order``, ``mermin``
+            (-width * entropy).
+        density: [B, M, M], P, 0 in padding.
+        potential: [B, Q], Eh, v of sites.
+        excess: [B, Q], electrons of sites above those of neutral atoms.
     """
 
     state: ElectronicState
@@ -96,6 +53,10 @@ class SelfConsistentCharges:
     energy: Tensor
     converged: Tensor
     iterations: Tensor
+    parts: dict[str, Tensor]
+    density: Tensor
+    potential: Tensor
+    excess: Tensor
 
 
 @dataclass(frozen=True)
@@ -105,19 +66,49 @@ class _Problem:
     h0: Tensor
     s: Tensor
     mask: Tensor
-    member: Tensor  # [B, M, A]
-    gamma: Tensor
-    neutral: Tensor  # [B, A] electrons of the neutral atoms
+    member: Tensor  # [B, M, Q]
+    gamma: Tensor  # [B, Q, Q]
+    third: Tensor  # [B, Q, Q], or [B, 0, 0] in second order
+    same_atom: Tensor  # [B, Q, Q], likewise
+    neutral: Tensor  # [B, Q] electrons of the neutral atoms
     n_electrons: Tensor
     smearing: Smearing
 
     def rows(self, rows: Tensor) -> _Problem:
-        tensors = (self.h0, self.s, self.mask, self.member, self.gamma, self.neutral, self.n_electrons)
-        h0, s, mask, member, gamma, neutral, n_electrons = (t[rows] for t in tensors)
-        return _Problem(h0, s, mask, member, gamma, neutral, n_electrons, self.smearing)
+        tensors = (self.h0, self.s, self.mask, self.member, self.gamma, self.third, self.same_atom)
+        h0, s, mask, member, gamma, third, same_atom = (t[rows] for t in tensors)
+        neutral, n_electrons = self.neutral[rows], self.n_electrons[rows]
+        return _Problem(h0, s, mask, member, gamma, third, same_atom, neutral, n_electrons, self.smearing)
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        return self.h0, self.s, self.gamma, self.third
+
+    def _third(self, excess: Tensor) -> tuple[Tensor, Tensor]:
+        """q_A of every site's atom, and w."""
+        column = excess.unsqueeze(-1)
+        return (self.same_atom @ column).squeeze(-1), (self.third @ column).squeeze(-1)
+
+    def potential(self, electrons: Tensor) -> Tensor:
+        """v [B, Q], Eh."""
+        q = electrons - self.neutral
+        v = (self.gamma @ q.unsqueeze(-1)).squeeze(-1)
+        if self.third.shape[-1]:
+            whole, w = self._third(q)
+            others = self.same_atom.mT @ (q * w).unsqueeze(-1) + self.third.mT @ (whole * q).unsqueeze(-1)
+            v = v + (whole * w + others.squeeze(-1)) / 3
+        return v
+
+    def interaction(self, excess: Tensor) -> tuple[Tensor, Tensor]:
+        """Second- and third-order energies [B], Eh."""
+        second = (excess * (self.gamma @ excess.unsqueeze(-1)).squeeze(-1)).sum(-1) / 2
+        if not self.third.shape[-1]:
+            return second, torch.zeros_like(second)
+        whole, w = self._third(excess)
+        return second, (whole * excess * w).sum(-1) / 3
 
     def state(self, electrons: Tensor) -> ElectronicState:
-        potential = torch.einsum("bma,bac,bc->bm", self.member, self.gamma, electrons - self.neutral)
+        potential = (self.member @ self.potential(electrons).unsqueeze(-1)).squeeze(-1)
         shift = (potential.unsqueeze(-1) + potential.unsqueeze(-2)) / 2
         return electronic_state(self.h0 + self.s * shift, self.s, self.mask, self.n_electrons, self.smearing)
 
@@ -140,49 +131,77 @@ def self_consistent_charges(
     tolerance: float = 1e-10,
     max_iterations: int = 200,
     mixing: float = 0.3,
+    third_order: Tensor | None = None,
+    same_atom: Tensor | None = None,
 ) -> SelfConsistentCharges:
     """Solve for self-consistent charges of all molecules at once; a converged molecule is computed no further.
 
     Args:
         hamiltonian, overlap: [B, M, M], H0 (Eh) and S.
         orbital_mask: [B, M] bool.
-        atom_of_orbital: [B, M] int64, -1 in padding.
-        molecule: [N] int64.
-        gammas: [B, A, A], Eh, from ``gamma_matrix``.
-        valence_charges: [N], electrons of each neutral atom.
+        atom_of_orbital: [B, M] int64, -1 in padding; or the site of each orbital (``coulomb.Sites``).
+        molecule: [Q] int64, of each site.
+        gammas: [B, Q, Q], Eh, from ``coulomb.gamma_matrix`` or ``coulomb.coulomb``.
+        valence_charges: [Q], electrons of each neutral site.
         n_electrons: [B]; neutral molecules if left out.
-        tolerance: largest change of an atom's electrons that counts as converged.
+        tolerance: largest change of a site's electrons that counts as converged.
         mixing: see ``AndersonMixer``.
+        third_order: [B, Q, Q], Eh / e, Gamma from ``coulomb.coulomb``; second order only if left out.
+        same_atom: [B, Q, Q], 1 for sites of one atom; sites are atoms if left out.
 
     Returns:
-        differentiable in H0, S and gamma (first derivatives). Where ``converged`` is False the gradient is meaningless.
+        differentiable in H0, S, gamma and Gamma (first derivatives). Where ``converged`` is False the gradient is
+        meaningless.
     """
     b, a = gammas.shape[:2]
     real = torch.where(orbital_mask.unsqueeze(-1) & orbital_mask.unsqueeze(-2), 1.0, 0.0).to(torch.float64)
     neutral = pad_atoms(valence_charges.to(torch.float64), molecule, b, a)
+    if third_order is None:
+        third = same = gammas.new_zeros(b, 0, 0, dtype=torch.float64)
+    else:
+        third = third_order.to(torch.float64)
+        eye = torch.eye(a, dtype=torch.float64, device=gammas.device).expand(b, a, a)
+        same = eye if same_atom is None else same_atom.to(torch.float64)
     problem = _Problem(
         torch.where(real > 0, hamiltonian.to(torch.float64), 0.0),
         torch.where(real > 0, overlap.to(torch.float64), 0.0),
         orbital_mask,
         membership(atom_of_orbital, molecule, a),
         gammas.to(torch.float64),
+        third,
+        same,
         neutral,
-        neutral.sum(-1) if n_electrons is None else n_electrons,
+        neutral.sum(-1) if n_electrons is None else n_electrons.to(torch.float64),
         smearing,
     )
     with torch.no_grad():
         electrons, converged, iterations = _iterate(problem, tolerance, max_iterations, mixing)
-    inner = torch.is_grad_enabled() and any(t.requires_grad for t in (problem.h0, problem.s, problem.gamma))
+    inner = torch.is_grad_enabled() and any(t.requires_grad for t in problem.parameters)
     if inner:
         electrons = _attach_gradient(problem, electrons, tolerance, max_iterations)
     state = problem.state(electrons)
     populations, density = problem.electrons(state)
     excess = populations - neutral
-    second = torch.einsum("ba,bac,bc->b", excess, problem.gamma, excess) / 2
-    energy = (density * problem.h0).sum((-1, -2)) + second - smearing.width * entropy(state)
+    second, third_energy = problem.interaction(excess)
+    parts = {
+        "band": (density * problem.h0).sum((-1, -2)),
+        "coulomb": second,
+        "third_order": third_energy,
+        "mermin": -smearing.width * entropy(state),
+    }
     first, _ = first_atoms(molecule, b)
     local = torch.arange(len(molecule), device=molecule.device) - first[molecule]
-    return SelfConsistentCharges(state, -excess[molecule, local], energy, converged, iterations)
+    return SelfConsistentCharges(
+        state,
+        -excess[molecule, local],
+        parts["band"] + parts["coulomb"] + parts["third_order"] + parts["mermin"],
+        converged,
+        iterations,
+        parts,
+        density,
+        problem.potential(populations),
+        excess,
+    )
 
 
 def _iterate(problem: _Problem, tolerance: float, max_iterations: int, mixing: float):
@@ -214,7 +233,7 @@ def _iterate(problem: _Problem, tolerance: float, max_iterations: int, mixing: f
 
 
 def _attach_gradient(problem: _Problem, electrons: Tensor, tolerance: float, max_iterations: int) -> Tensor:
-    """The fixed point as a function of H0, S and gamma."""
+    """The fixed point as a function of H0, S, gamma and Gamma."""
     start = electrons.detach().requires_grad_()
     mapped, _ = problem.electrons(problem.state(start))
     result = mapped.clone()  # the hook sits here, so that products with df/dn below do not call it

@@ -237,6 +237,14 @@ class SlaterKosterSet:
             out[z] = sum(onsite[k][quantity] for k in shells) if l is None else onsite[l][quantity]
         return out
 
+    def shell_table(self, quantity: int, shell: int) -> np.ndarray:
+        """[119] of one on-site quantity of a slot shell (place in ``basis.layout``); 0 where an element has no such."""
+        out = np.zeros(119)
+        for z in self.basis.elements:
+            if shell in self.basis.slot_shells(z):
+                out[z] = self.files[z, z].onsite[self.basis.layout[shell]][quantity]
+        return out
+
     @property
     def valence_charges(self) -> np.ndarray:
         """[119], valence electrons of the neutral atoms."""

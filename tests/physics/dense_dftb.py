@@ -51,6 +51,10 @@ class Tables:
         row = spline(r) if r <= end else tail(r) if r < end + 1 else np.zeros(20)
         return row[k], row[10 + k]
 
+    def onsite_row(self, z):
+        """Ed Ep Es SPE Ud Up Us fd fp fs."""
+        return self.file(z, z)[3]
+
     def onsite(self, z):
         """energies by l, U of s, electrons."""
         row = self.file(z, z)[3]
@@ -167,3 +171,104 @@ def scc(tables, numbers, positions, charge=0, kt=0.0):
     dn = new - neutral
     energy = np.sum(density * h0) + 0.5 * dn @ g @ dn - kt * 2 * (entr(p) + entr(1 - p)).sum()
     return -dn, energy
+
+
+# --- third order and shell-resolved charges, from energies alone ------------------------------------------------------
+
+
+def short_range(r, ta, tb):
+    """S of the printed gamma; complex tau allowed."""
+    if ta == tb:
+        return np.exp(-ta * r) * (1 / r + 11 / 16 * ta + 3 / 16 * r * ta**2 + r**2 * ta**3 / 48)
+
+    def part(x, y):
+        return np.exp(-x * r) * (
+            y**4 * x / (2 * (x**2 - y**2) ** 2) - (y**6 - 3 * y**4 * x**2) / ((x**2 - y**2) ** 3 * r)
+        )
+
+    return part(ta, tb) + part(tb, ta)
+
+
+def damping(r, ua, ub, zeta):
+    return np.exp(-(((ua + ub) / 2) ** zeta) * r**2)
+
+
+def pair_gamma(r, ua, ub, damped, zeta):
+    """gamma and its derivative by U_a (complex step); for equal U that of S by both, as DFTB+ and Sparrow have it."""
+    step = 1e-20j
+    if r == 0:
+
+        def same(x, y):
+            x, y = 3.2 * x, 3.2 * y
+            return (x * y / (x + y) + (x * y) ** 2 / (x + y) ** 3) / 2
+
+        return same(ua, ub), same(ua + step, ub).imag / 1e-20
+    h = damping(r, ua, ub, zeta) if damped else 1.0
+    dh = damping(r, ua + step, ub, zeta).imag / 1e-20 if damped else 0.0
+    s = short_range(r, 3.2 * ua, 3.2 * ub)
+    if ua == ub:
+        ds = short_range(r, 3.2 * (ua + step), 3.2 * (ub + step)).imag / 1e-20
+    else:
+        ds = short_range(r, 3.2 * (ua + step), 3.2 * ub).imag / 1e-20
+    return 1 / r - s * h, -(ds * h + s * dh)
+
+
+def dftb(tables, numbers, positions, charge=0, kt=0.0, by_shell=False, derivatives=None, zeta=None):
+    """(charges of sites, free energy without repulsion, sites); positions in Bohr.
+
+    The potential of a site is the derivative of the interaction energy by its charge, taken numerically (complex step),
+    so that no formula of the package stands here again.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import entr, expit
+
+    h0, s, atom = tables.matrices(numbers, positions)
+    sites, site_of_orbital, u, neutral = [], [], [], []
+    for a, z in enumerate(numbers):
+        row = tables.onsite_row(z)
+        if not by_shell:
+            sites.append((a, None))
+            u.append(row[6])
+            neutral.append(sum(row[9 - l] for l in tables.shells[z]))
+        for l in tables.shells[z]:
+            if by_shell:
+                sites.append((a, l))
+                u.append(row[6 - l])
+                neutral.append(row[9 - l])
+            site_of_orbital += [len(sites) - 1] * (2 * l + 1)
+    neutral, site_of_orbital = np.array(neutral), np.array(site_of_orbital)
+    n = len(sites)
+    g, slope = np.zeros((n, n)), np.zeros((n, n))
+    for i, (a, _) in enumerate(sites):
+        for j, (b, _) in enumerate(sites):
+            r = 0.0 if a == b else np.linalg.norm(positions[a] - positions[b])
+            damped = zeta is not None and 1 in (numbers[a], numbers[b])
+            g[i, j], slope[i, j] = pair_gamma(r, u[i], u[j], damped, zeta)
+    third = slope * np.array([derivatives[numbers[a]] for a, _ in sites])[:, None] if derivatives else 0 * slope
+    same = np.array([[a == b for b, _ in sites] for a, _ in sites], dtype=float)
+
+    def interaction(q):
+        return 0.5 * q @ g @ q + ((same @ q) * q) @ third @ q / 3
+
+    def potential(q):
+        return np.array([interaction(q + 1e-20j * e).imag / 1e-20 for e in np.eye(n)])
+
+    n_el = neutral.sum() - charge
+    electrons = neutral.copy()
+    for _ in range(3000):
+        v = potential(electrons - neutral)[site_of_orbital]
+        e, c = scipy.linalg.eigh(h0 + 0.5 * s * (v[:, None] + v[None, :]), s)
+        if kt:
+            mu = brentq(lambda t, e=e: 2 * expit(-(e - t) / kt).sum() - n_el, e[0] - 1, e[-1] + 1, xtol=1e-15)
+            p = expit(-(e - mu) / kt)
+        else:
+            p = (np.arange(len(e)) < n_el / 2).astype(float)
+        density = 2 * (c * p) @ c.T
+        new = np.bincount(site_of_orbital, np.sum(density * s, 1), minlength=n)
+        if np.abs(new - electrons).max() < 1e-12:
+            break
+        electrons = electrons + 0.2 * (new - electrons)
+    else:
+        raise RuntimeError("reference did not converge")
+    entropy = 2 * (entr(p) + entr(1 - p)).sum()
+    return neutral - new, np.sum(density * h0) + interaction(new - neutral) - kt * entropy, sites
