@@ -31,12 +31,13 @@ from schnorb_t.data.datamodule import SAMPLE
 from schnorb_t.data.store import MoleculeRecord, Store
 from schnorb_t.errors import UserError, run_command
 from schnorb_t.physics.band_pass import BandPassLoss, groups_of
+from schnorb_t.physics.coulomb import gamma_matrix
 from schnorb_t.physics.density_of_states import Broadening, density_of_states, projected_density_of_states
 from schnorb_t.physics.eigen import energies_only, solve
 from schnorb_t.physics.occupations import Smearing
 from schnorb_t.physics.orbitals import atom_and_slot
 from schnorb_t.physics.properties import PROPERTIES
-from schnorb_t.physics.scc import gamma_matrix, self_consistent_charges
+from schnorb_t.physics.scc import self_consistent_charges
 from schnorb_t.physics.skf import read_skf_set
 from schnorb_t.physics.slater_koster import SlaterKoster
 from schnorb_t.physics.state import ElectronicState, electronic_state

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from schnorb_t.physics.anderson import AndersonMixer
 from schnorb_t.physics.charges import orbital_populations
-from schnorb_t.physics.coulomb import gamma, gamma_matrix, pad_atoms  # noqa: F401, the first two used to live here
+from schnorb_t.physics.coulomb import pad_atoms
 from schnorb_t.physics.energies import entropy
 from schnorb_t.physics.occupations import ZERO_TEMPERATURE, Smearing
 from schnorb_t.physics.orbitals import first_atoms, membership

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from schnorb_t import keys
+from schnorb_t.physics.coulomb import gamma, gamma_matrix
 from schnorb_t.physics.energies import total_energy
 from schnorb_t.physics.occupations import ZERO_TEMPERATURE, Smearing
 from schnorb_t.physics.orbitals import atom_and_slot
 from schnorb_t.physics.repulsion import Repulsion
-from schnorb_t.physics.scc import gamma, gamma_matrix, self_consistent_charges
+from schnorb_t.physics.scc import self_consistent_charges
 from schnorb_t.physics.skf import read_skf_set
 from schnorb_t.physics.slater_koster import SlaterKoster
 from schnorb_t.units import BOHR
