@@ -13,12 +13,15 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
 from schnorb_t.basis import Basis
+from schnorb_t.interfaces.ase_dftb import DFTB
 from schnorb_t.physics.charges import lowdin_charges, lowdin_density
 from schnorb_t.physics.dipole import atomic_dipoles, dipole_from_charges, onsite_position_integrals
 from schnorb_t.prediction import Prediction
 from schnorb_t.predictor import Predictor, load
 from schnorb_t.structures import check_structure
 from schnorb_t.units import BOHR, HARTREE, angstrom_to_bohr
+
+__all__ = ["DFTB", "SchNOrbT", "dipole_moment", "results_of"]
 
 #: Structures whose results a calculator keeps.
 CACHE_SIZE = 10_000
