@@ -146,7 +146,7 @@ def draw(methods: dict[str, np.ndarray], reactions: list[tuple[str, str, float]]
     axis.axhline(0, color="black", lw=0.6)
     axis.set_xticks(places, [f"{e}-{p}" for e, p, _ in reactions], rotation=90, fontsize=7)
     axis.set(ylabel="error / kcal/mol", title="ISO34: isomerisation energies")
-    axis.legend(title="mean absolute error, kcal/mol")
+    axis.legend(title="mean absolute error, kcal/mol", loc="lower left", fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     plt.close(figure)
