@@ -16,10 +16,9 @@ from schnorb_t.basis import Basis
 from schnorb_t.data.batch import structures_to_batch, to_device
 from schnorb_t.data.batch_sizes import batches_by_size
 from schnorb_t.errors import UserError
-from schnorb_t.nn.doubt import LastLayerMembers, level_deviations
-from schnorb_t.nn.ensemble import EnsembleModel, level_spread
+from schnorb_t.nn.ensemble import EnsembleModel
+from schnorb_t.nn.level_deviations import knows_doubt, standard_deviations
 from schnorb_t.nn.model import MatrixModel
-from schnorb_t.nn.overlap import overlap_power
 from schnorb_t.physics.eigen import solve_checked
 from schnorb_t.prediction import Prediction
 from schnorb_t.structures import Structure, as_structure, check_structures, describe
@@ -74,7 +73,7 @@ class Predictor:
     @property
     def knows_doubt(self) -> bool:
         """Whether predictions carry a standard deviation of each level."""
-        return isinstance(self.model, EnsembleModel) or self.model.doubt is not None
+        return knows_doubt(self.model)
 
     @overload
     def predict(
@@ -164,12 +163,8 @@ class Predictor:
         names = [describe(i, a) for i, a in zip(indices, structures, strict=True)]
         energies, coefficients = solve_checked(hamiltonian, overlap, batch[keys.ORBITAL_MASK], names)
         arrays = [x.cpu().numpy() for x in (hamiltonian, overlap, energies, coefficients)]
-        spread = None
-        if keys.MEMBER_HAMILTONIAN in out:
-            members = out[keys.MEMBER_HAMILTONIAN], out[keys.MEMBER_OVERLAP]
-            spread = level_spread(*members, energies, coefficients, batch[keys.ORBITAL_MASK]).cpu().numpy()
-        elif keys.HAMILTONIAN_DEVIATIONS in out:
-            spread = self._standard_deviations(out, coefficients, batch[keys.ORBITAL_MASK]).cpu().numpy()
+        deviations = standard_deviations(self.model, out, energies, coefficients, batch[keys.ORBITAL_MASK])
+        spread = None if deviations is None else deviations.cpu().numpy()
         result = []
         for k, (index, atoms) in enumerate(zip(indices, structures, strict=True)):
             m = int(self.basis.n_orbitals(atoms.numbers).sum())
@@ -178,14 +173,6 @@ class Predictor:
             d = None if spread is None else spread[k, :m].copy()
             result.append((index, Prediction(z, atoms.positions.copy(), self.basis, h, s, e, c, atoms.name, d)))
         return result
-
-    def _standard_deviations(self, out: dict[str, torch.Tensor], coefficients: torch.Tensor, mask: torch.Tensor):
-        """Calibrated standard deviation of each level [B, M], Eh, of a model that knows doubt."""
-        if self.model.orthogonal:
-            coefficients = overlap_power(out[keys.OVERLAP], mask, 0.5) @ torch.where(mask[:, None], coefficients, 0.0)
-        doubt = self.model.doubt
-        assert isinstance(doubt, LastLayerMembers)  # or there would be no draws in ``out``
-        return doubt.standard_deviation(level_deviations(out[keys.HAMILTONIAN_DEVIATIONS], coefficients).std(0))
 
     def __repr__(self):
         return f"Predictor of {self.basis} on {self.device}: {self.model.n_parameters():,} parameters"

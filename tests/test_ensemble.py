@@ -11,11 +11,9 @@ from ase.io import write
 
 import schnorb_t
 from schnorb_t import ensemble, predict
-from schnorb_t.commands import predict as predict_command
 from schnorb_t.errors import UserError, run_command
 from schnorb_t.predictor import load
 from schnorb_t.training.checkpoint import load_model, load_single, write_checkpoint
-from schnorb_t.units import HARTREE
 from tests.training.examples import fitted_model, geometries, write_store
 from tests.training.examples import write_checkpoint as save
 
@@ -65,19 +63,20 @@ def test_the_file_knows_all_members_were_trained_on(files):
         load_single(files / "both.ckpt")
 
 
-def test_command_shows_and_writes_the_spread(files, tmp_path, capsys, monkeypatch):
+def test_command_shows_and_writes_the_spread(files, tmp_path, capsys):
     structures = geometries()[:4]
     write(tmp_path / "molecules.xyz", structures)
     model = schnorb_t.load(files / "both.ckpt", "cpu")
-    spread = [model.predict(a).frontier_spread for a in structures]
-    worst = max(range(4), key=lambda k: max(spread[k]))
-    monkeypatch.setattr(predict_command, "DOUBTFUL", 0.999 * max(spread[worst]))
-    predict.main([str(files / "both.ckpt"), str(tmp_path / "molecules.xyz"), "-o", str(tmp_path / "out.h5")])
+    doubt = [model.predict(a).doubt for a in structures]
+    worst = int(np.argmax(doubt))
+    threshold = 0.999 * doubt[worst]
+    arguments = [files / "both.ckpt", tmp_path / "molecules.xyz", "-o", tmp_path / "out.h5", "--doubt-above", threshold]
+    predict.main([str(a) for a in arguments])
     printed = capsys.readouterr().out
-    assert f"1 of 4 structures ({worst})" in printed and "unlike what the model learned from" in printed
+    assert "1 of 4 structures" in printed and "unlike what the model learned from" in printed
+    assert f"  structure {worst} ({structures[worst].info['name']}): {doubt[worst]:.3f} eV" in printed
     line = next(x for x in printed.splitlines() if "CH4 " in x)
-    shown = [float(x) for x in line.split("│")[-2].split(",")]
-    assert shown == pytest.approx([x * HARTREE for x in spread[1]], abs=2e-3)
+    assert float(line.split("│")[-2]) == pytest.approx(doubt[1], abs=2e-3)
     with h5py.File(tmp_path / "out.h5") as file:
         for k, atoms in enumerate(structures):
             wanted = model.predict(atoms).orbital_energy_spread

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse.typing import PositiveInt
@@ -16,8 +17,11 @@ def evaluate(
     split: Literal["test", "val", "train", "all"] = "test",
     batch_size: PositiveInt | None = None,
     device: str | None = None,
+    plot: Path | None = None,
 ) -> dict[str, Any]:
     """Mean absolute errors of H, S and orbital energies on labelled molecules.
+
+    Of a model that knows doubt also how far its standard deviations of levels can be trusted.
 
     Args:
         model: checkpoint of ``schnorb_t fit``, or the name of a model that comes with the package
@@ -25,20 +29,30 @@ def evaluate(
         split: which molecules of the file
         batch_size: molecules at once (default: by their size)
         device: cpu, cuda, cuda:1, ... (default: cuda where there is one)
+        plot: PNG of a model that knows doubt: error of the gap against doubt, and the reliability curve
 
     Returns:
-        the metrics of ``schnorb_t.training.evaluation.evaluate_model``, and ``about``: model, data, split, device and
-        warnings.
+        the metrics of ``schnorb_t.training.evaluation.evaluate_model`` (with ``doubt`` of a model that knows it), and
+        ``about``: model, data, split, device and warnings.
 
     Raises:
-        UserError: the file's basis is not the model's, no molecule in the split, or molecules seen in training.
+        UserError: the file's basis is not the model's, no molecule in the split, molecules seen in training, or a
+            picture of doubt from a model that has none.
     """
     from schnorb_t.data.store import Store
+    from schnorb_t.files import check_output
     from schnorb_t.predictor import load, progress_bar
+    from schnorb_t.training.doubt_metrics import DoubtErrors
+    from schnorb_t.training.doubt_report import plot_doubt
     from schnorb_t.training.evaluation import evaluate_model
     from schnorb_t.training.suitability import check_basis, check_seen, level_difference
 
     predictor = load(model, device)
+    doubts = DoubtErrors() if predictor.knows_doubt else None
+    if plot is not None:
+        if doubts is None:
+            raise UserError(f"{model}: knows no doubt, which is what --plot draws; schnorb_t calibrate adds it")
+        check_output(plot, [Path(data)], force=True)
     if data == "sample":
         from schnorb_t.data.datamodule import SAMPLE
 
@@ -65,13 +79,18 @@ def evaluate(
             advance(n - done)
             done = n
 
-        metrics = evaluate_model(predictor.model, store, indices.tolist(), batch_size=batch_size, progress=progress)
+        metrics = evaluate_model(
+            predictor.model, store, indices.tolist(), batch_size=batch_size, doubts=doubts, progress=progress
+        )
+    if plot is not None and doubts is not None:
+        plot_doubt(doubts, plot)
     about = {
         "model": str(model),
         "data": str(store.path),
         "split": split,
         "device": str(predictor.device),
         "warnings": list(filter(None, warnings)),
+        **({"picture": str(plot)} if plot is not None else {}),
     }
     return {**metrics, "about": about}
 
@@ -84,7 +103,13 @@ def show(result: dict[str, Any]) -> None:
 
     console, about = Console(), result["about"]
     title = f"{about['model']} on {about['data']}, {about['split']}: mean absolute errors, "
-    metrics = {key: value for key, value in result.items() if key != "about"}
+    metrics = {key: value for key, value in result.items() if key not in ("about", "doubt")}
     print_table({"model": metrics}, title + f"{result['n_molecules']:,} molecules", console)
+    if "doubt" in result:
+        from schnorb_t.training.doubt_report import print_doubt
+
+        print_doubt(result["doubt"], console)
+    if "picture" in about:
+        console.print(f"picture: {about['picture']}", markup=False, highlight=False, soft_wrap=True)
     for warning in about["warnings"]:
         console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from jsonargparse.typing import PositiveFloat, PositiveInt
@@ -14,8 +15,8 @@ from schnorb_t.units import HARTREE
 
 #: Structures whose levels are printed.
 SHOWN = 5
-#: Eh; structures on whose HOMO or LUMO an ensemble's members differ by more (standard deviation) are named.
-DOUBTFUL = 0.2 / HARTREE
+#: Doubtful structures that are named, the worst first.
+NAMED = 10
 
 
 def predict(
@@ -33,6 +34,7 @@ def predict(
     reference: Path | None = None,
     broadening: PositiveFloat = 0.3,
     plot_limit: PositiveInt = 200,
+    doubt_above: PositiveFloat = 0.3,
     force: bool = False,
 ) -> dict[str, Any]:
     """Predict Hamiltonian, overlap and orbital energies of neutral closed-shell molecules.
@@ -51,17 +53,17 @@ def predict(
         reference: labels of the same molecules (a store): --plot draws their levels beside the predicted ones
         broadening: width (standard deviation) of the levels in the density of states, eV
         plot_limit: draw so many structures only, the first ones
+        doubt_above: eV; name structures whose HOMO or LUMO has a larger standard deviation (models that know doubt)
         force: overwrite the output and files in the folders
 
     Returns:
         ``structures`` and ``skipped`` (counts), ``seconds``, ``device``, ``levels`` of the first structures in Eh,
-        ``doubtful`` (indices), ``skipped_lines``, ``folders`` and what they hold.
+        of a model that knows doubt ``doubt`` (median and largest in eV, ``above``), ``doubtful`` (structures beyond the
+        threshold, the worst first), ``skipped_lines``, ``folders`` and what they hold.
 
     Raises:
         UserError: bad input; names file, structure and remedy.
     """
-    import numpy as np
-
     from schnorb_t.interfaces.exports import check_folder, cube_files, dftbplus_files, exporting, molden_files
     from schnorb_t.prediction_file import PredictionWriter, check_output
     from schnorb_t.predictor import load, progress_bar
@@ -90,7 +92,7 @@ def predict(
         find = references(reference, {i: read[i] for i in drawn}, structures)
         exports.append((plot, picture_files(set(drawn), find, broadening)))
     shown: dict[int, Any] = {}
-    doubtful: list[int] = []
+    doubts: dict[int, tuple[float, str]] = {}
     start = time.perf_counter()
     with (
         PredictionWriter(output, predictor.card, model, str(structures)) as writer,
@@ -101,8 +103,8 @@ def predict(
             for index, prediction in _named(structures, predictor.predict_batches(chosen, batch_size, sound)):
                 writer.add(index, prediction)
                 export(index, prediction)
-                if prediction.frontier_spread and np.nanmax(prediction.frontier_spread) > DOUBTFUL:
-                    doubtful.append(index)
+                if prediction.doubt is not None:
+                    doubts[index] = prediction.doubt, prediction.name
                 if index in sound[:SHOWN]:
                     shown[index] = prediction
                 advance(1)
@@ -126,13 +128,27 @@ def predict(
                 "lumo": x.lumo,
                 "gap": x.gap,
                 "spread": list(x.frontier_spread) if x.frontier_spread else None,
+                "doubt_ev": x.doubt,
             }
             for index, x in sorted(shown.items())
         ],
-        "doubtful": sorted(doubtful),
+        "doubt": _summary(doubts, doubt_above),
+        "doubtful": [
+            {"structure": index, "name": name, "doubt_ev": doubt}
+            for index, (doubt, name) in sorted(doubts.items(), key=lambda x: -x[1][0])
+            if doubt > doubt_above
+        ],
         "skipped_lines": bad,
         "folders": folders,
     }
+
+
+def _summary(doubts: Mapping[int, tuple[float, str]], above: float) -> dict[str, float] | None:
+    """Median and largest doubt, eV, and the threshold; ``None`` of a model that knows none."""
+    if not doubts:
+        return None
+    values = [doubt for doubt, _ in doubts.values()]
+    return {"median_ev": median(values), "largest_ev": max(values), "above_ev": above}
 
 
 def _named(file: Path, batches: Iterable[Iterable[tuple[int, Any]]]) -> Iterator[tuple[int, Any]]:
@@ -145,24 +161,24 @@ def _named(file: Path, batches: Iterable[Iterable[tuple[int, Any]]]) -> Iterator
 
 
 def print_levels(levels: list[dict[str, Any]], total: int) -> None:
-    """Frontier levels of the first structures: in eV and Eh, or in eV with the spread of an ensemble's members."""
+    """Frontier levels of the first structures: in eV and Eh, or in eV with the doubt of a model that knows it."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"the first {len(levels)} of {total:,}" if total > len(levels) else None, title_justify="left")
     for heading in ("structure", "formula", "name"):
         table.add_column(heading)
-    spread = any(x["spread"] for x in levels)
-    for unit in ("eV",) if spread else ("eV", "Eh"):  # no room for both
+    doubt = any(x["doubt_ev"] is not None for x in levels)
+    for unit in ("eV",) if doubt else ("eV", "Eh"):  # no room for both
         for level in ("HOMO", "LUMO", "gap"):
             table.add_column(f"{level}\n{unit}", justify="right", no_wrap=True)
-    if spread:
-        table.add_column("HOMO, LUMO\nspread, eV", justify="right", no_wrap=True)
+    if doubt:
+        table.add_column("doubt\neV", justify="right", no_wrap=True)
     for x in levels:
         energies = [x[key] for key in ("homo", "lumo", "gap")]
         numbers = [f"{e * HARTREE:.3f}" for e in energies]
-        if spread:
-            numbers.append(", ".join(f"{e * HARTREE:.3f}" for e in x["spread"]))
+        if doubt:
+            numbers.append(f"{x['doubt_ev']:.3f}")
         else:
             numbers += [f"{e:.5f}" for e in energies]
         table.add_row(str(x["structure"]), x["formula"], x["name"], *numbers)
@@ -181,11 +197,22 @@ def show(result: dict[str, Any]) -> None:
     for text in result["skipped_lines"]:
         line(f"skipped {text}", "yellow")
     print_levels(result["levels"], n)
+    if doubt := result["doubt"]:
+        line(
+            f"doubt (standard deviation of the worse of HOMO and LUMO): median {doubt['median_ev']:.3f} eV, "
+            f"largest {doubt['largest_ev']:.3f} eV (doubt_ev in {result['output']})"
+        )
     if doubtful := result["doubtful"]:
-        few = ", ".join(map(str, doubtful[:SHOWN])) + (", ..." if len(doubtful) > SHOWN else "")
-        text = f"unlike what the model learned from: {len(doubtful):,} of {n:,} structures ({few}); "
-        text += f"its members differ by more than {DOUBTFUL * HARTREE:.1f} eV in HOMO or LUMO "
-        line(text + f"(orbital_energy_spread in {result['output']})", "yellow")
+        line(
+            f"not to be trusted, doubt above {doubt['above_ev']:g} eV: {len(doubtful):,} of {n:,} structures, "
+            "unlike what the model learned from:",
+            "yellow",
+        )
+        for x in doubtful[:NAMED]:
+            name = f" ({x['name']})" if x["name"] else ""
+            line(f"  structure {x['structure']}{name}: {x['doubt_ev']:.3f} eV", "yellow")
+        if len(doubtful) > NAMED:
+            line(f"  and {len(doubtful) - NAMED:,} more; all with --json FILE", "yellow")
     for folder, what in result["folders"].items():
         line(f"{folder}: {what}")
     skipped = f", {result['skipped']:,} skipped" if result["skipped"] else ""

@@ -26,6 +26,7 @@ from schnorb_t.nn.baselines import TwoCentreModel
 from schnorb_t.physics.eigen import frontier, pad, solve
 from schnorb_t.physics.energies import core_orbitals
 from schnorb_t.physics.orbitals import atom_and_slot
+from schnorb_t.training.doubt_metrics import DoubtErrors
 from schnorb_t.units import HARTREE
 
 #: Eh, neighbouring reference levels closer than this belong to one degenerate set.
@@ -240,6 +241,13 @@ class StageClock:
 
 def predict_batch(model: BlockModel, batch: dict[str, Tensor], clock: StageClock) -> tuple[Tensor, ...]:
     """H, S, orbital energies and coefficients of a batch, padded float64, each stage timed."""
+    return predict_all(model, batch, clock)[1]
+
+
+def predict_all(
+    model: BlockModel, batch: dict[str, Tensor], clock: StageClock
+) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+    """All that a model says of a batch (``model.matrices``), and what ``predict_batch`` returns."""
     clock.start()
     blocks = model.blocks(batch)
     clock.stop("network")
@@ -248,7 +256,7 @@ def predict_batch(model: BlockModel, batch: dict[str, Tensor], clock: StageClock
     hamiltonian, overlap = out[keys.HAMILTONIAN].double(), out[keys.OVERLAP].double()
     energies, coefficients = solve(hamiltonian, overlap, batch[keys.ORBITAL_MASK])
     clock.stop("eigenproblem")
-    return hamiltonian, overlap, energies, coefficients
+    return out, (hamiltonian, overlap, energies, coefficients)
 
 
 @torch.no_grad()
@@ -267,6 +275,7 @@ def evaluate_model(
     *,
     batch_size: int | None = None,
     levels: OrbitalLevels | None = None,
+    doubts: DoubtErrors | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Errors of a model on labelled molecules, batch by batch, on the device where the model is.
@@ -277,6 +286,7 @@ def evaluate_model(
         indices: molecules of the store.
         batch_size: molecules per batch; ``None``: by size.
         levels: filled with the orbital energies, if given.
+        doubts: filled with errors and standard deviations of a model that knows doubt, if given.
         progress: called with the number of molecules done after each batch.
 
     Returns:
@@ -285,7 +295,7 @@ def evaluate_model(
         ``overlap_onsite_mae``, ``overlap_offsite_mae``; ``occupied_similarity`` (``orbital_similarity``, mean over
         occupied orbitals); ``min_overlap_eigenvalue`` of the predicted S; ``n_without_solution``;
         ``seconds_per_molecule`` {``network``, ``assembly``, ``eigenproblem``}, after one batch of warming up, without
-        reading and neighbour search.
+        reading and neighbour search; with ``doubts`` also ``doubt``, what ``DoubtErrors.metrics`` returns.
 
         Mean absolute errors of H and S run over all matrix elements of all molecules; ``_offsite`` includes pairs of
         atoms beyond the cutoff, where the prediction is 0.
@@ -304,13 +314,18 @@ def evaluate_model(
                 )
                 if number == 0:
                     predict_batch(model, batch, StageClock(device))
-                errors.update(batch, *predict_batch(model, batch, clock))
+                out, prediction = predict_all(model, batch, clock)
+                errors.update(batch, *prediction)
+                if doubts is not None:
+                    doubts.update(model, batch, out, *prediction[2:])
                 if progress is not None:
                     progress(errors.n_molecules)
     finally:
         model.train(training)
     metrics = errors.metrics()
     metrics["seconds_per_molecule"] = {k: v / max(errors.n_molecules, 1) for k, v in clock.seconds.items()}
+    if doubts is not None:
+        metrics["doubt"] = doubts.metrics()
     return metrics
 
 

@@ -85,6 +85,7 @@ def first_input(name: str, folder: Path) -> list[Path]:
         "merge": [folder / "one.h5", folder / "two.h5"],
         "export": [folder / "a.ckpt"],
         "export-skf": [folder / "a.ckpt"],
+        "calibrate": [folder / "a.ckpt", folder / "toy.h5"],
         "ensemble": [folder / "a.ckpt", folder / "b.ckpt"],
         "fit-contraction": [folder / "full.h5"],
         "sample": [],
@@ -103,6 +104,8 @@ def arguments(name: str, folder: Path, output: Path) -> list[str]:
         options += ["--target", "STO-3G", "--workers", 1]
     if name == "geometries":
         options += ["--workers", 1, "--duration", 2]
+    if name == "calibrate":
+        options += ["--members", 3]
     if name == "check":
         options += ["--png", output]
     if name == "sample":
