@@ -59,15 +59,18 @@ class Levels:
 Method = Callable[[Sequence[MoleculeRecord]], list[Levels | None]]
 
 
-def n_core(record: MoleculeRecord) -> int:
-    """Core orbitals of an all-electron method."""
-    return sum(electrons_in(core_shells(int(z))) for z in record.atomic_numbers) // 2
+def n_valence(record: MoleculeRecord) -> int:
+    """Occupied valence orbitals of a neutral closed shell, whether or not the record counts the cores' electrons."""
+    return sum(int(z) - electrons_in(core_shells(int(z))) for z in record.atomic_numbers) // 2
 
 
-def levels_of(energies: np.ndarray, record: MoleculeRecord) -> Levels:
-    """Levels from all orbital energies of a closed shell, core included, ascending."""
-    occupied = record.n_electrons // 2
-    return Levels(energies[n_core(record) : occupied], float(energies[occupied]))
+def levels_of(energies: np.ndarray, record: MoleculeRecord, n_electrons: int | None = None) -> Levels:
+    """Levels from a closed shell's orbital energies, ascending, which hold ``n_electrons`` (default: the record's).
+
+    The record of a valence-only basis counts no core electrons, and its large-basis energies hold no core levels.
+    """
+    occupied = (record.n_electrons if n_electrons is None else n_electrons) // 2
+    return Levels(energies[occupied - n_valence(record) : occupied], float(energies[occupied]))
 
 
 # ---- methods ---------------------------------------------------------------------------------------------------------
@@ -120,7 +123,7 @@ def gfn2(records: Sequence[MoleculeRecord]) -> list[Levels | None]:
         except RuntimeError:  # not converged
             out.append(None)
             continue
-        occupied = record.n_electrons // 2 - n_core(record)
+        occupied = n_valence(record)
         out.append(Levels(energies[:occupied], float(energies[occupied])))
     return out
 
@@ -140,7 +143,8 @@ def small_basis_scf(level: dict, basis: str = "STO-3G") -> Method:
         out: list[Levels | None] = []
         for record in _tracked(records, f"{basis} SCF"):
             try:
-                out.append(levels_of(label(record.atomic_numbers, record.positions, small).energies, record))
+                energies = label(record.atomic_numbers, record.positions, small).energies
+                out.append(levels_of(energies, record, int(record.atomic_numbers.sum())))  # core levels included
             except LabelError:
                 out.append(None)
         return out

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 
-def label_xtb(structures: list[Path], *, output: Path, source: str = "") -> dict[str, Any]:
+def label_xtb(structures: list[Path], *, output: Path, target: str = "GFN2-xTB", source: str = "") -> dict[str, Any]:
     """Label structures by GFN2-xTB (tblite) -> one store, for pre-training: some milliseconds per molecule.
 
         schnorb_t label-xtb more.xyz -o xtb.h5
@@ -19,6 +19,8 @@ def label_xtb(structures: list[Path], *, output: Path, source: str = "") -> dict
     Args:
         structures: files with structures
         output: HDF5 file to begin or to continue
+        target: ``GFN2-xTB`` for its own s, p and d shells, ``wqvo`` for valence s and p alone, which start a model of
+            DFT labels in ``wqvo``; molecules without a d shell get the same matrices
         source: where the structures come from; a text for the file
 
     Returns:
@@ -37,8 +39,8 @@ def label_xtb(structures: list[Path], *, output: Path, source: str = "") -> dict
 
     read = read_for_labels(structures)
     refused = sort_out(read, skippable=False)
-    header = xtb_header({int(z) for s in read if s.name not in refused for z in s.atomic_numbers}, source)
-    job, done = XtbJob(), 0
+    header = xtb_header({int(z) for s in read if s.name not in refused for z in s.atomic_numbers}, source, target)
+    job, done = XtbJob(target), 0
     with StoreWriter(output, header) as writer:
         known = writer.known_names
         work = [s for s in read if s.name not in known]

@@ -18,7 +18,8 @@ from schnorb_t.basis import Basis
 from schnorb_t.data.header import Header
 from schnorb_t.data.records import MoleculeRecord
 from schnorb_t.errors import UserError
-from schnorb_t.reference.pyscf import FREE_ATOM_BASIS, LabelError, basis_from_pyscf
+from schnorb_t.reference.minimal_basis import project
+from schnorb_t.reference.pyscf import FREE_ATOM_BASIS, VALENCE_TARGET, LabelError, basis_from_pyscf, target_basis
 from schnorb_t.structures import Structure, fault_of
 from schnorb_t.units import BOHR
 
@@ -39,6 +40,8 @@ VALENCE = {
 }
 #: Free atoms have no empty d shell: its function is the outermost d of this basis.
 POLARISATION_BASIS = "def2-SVP"
+#: What labels can stand in: GFN2-xTB's own shells, or valence s and p alone.
+TARGETS = (METHOD, VALENCE_TARGET)
 
 
 def _tblite():
@@ -72,18 +75,44 @@ def xtb_basis(elements: Iterable[int]) -> Basis:
     return Basis(METHOD, {z: VALENCE[z][0] for z in elements}, functions, projected=True, core=core)
 
 
-def xtb_header(elements: Iterable[int], source: str = "") -> Header:
-    """Header of a file of GFN2-xTB labels; ``source`` says where the structures come from."""
+def xtb_header(elements: Iterable[int], source: str = "", target: str = METHOD) -> Header:
+    """Header of a file of GFN2-xTB labels; ``source`` says where the structures come from.
+
+    Args:
+        elements: atomic numbers.
+        source: a text for the file.
+        target: ``METHOD``, GFN2-xTB's own s, p and d shells, or ``"wqvo"`` (see ``XtbJob``).
+
+    Raises:
+        UserError: another target, an element without parameters here, or tblite is missing.
+    """
+    if target not in TARGETS:
+        raise UserError(f"unknown target {target!r} of {METHOD} labels; known: {', '.join(TARGETS)}")
     _tblite()
     level = {"functional": METHOD, "basis": "minimal valence basis"}
     if source:
         level["structures"] = source
-    return Header(xtb_basis(elements), METHOD, level, {"tblite": version("tblite")})
+    basis = xtb_basis(elements)  # refuses unknown elements
+    if target == VALENCE_TARGET:
+        basis = target_basis(target, basis.elements, POLARISATION_BASIS)
+    return Header(basis, target, level, {"tblite": version("tblite")})
+
+
+def _s_and_p(atomic_numbers: np.ndarray) -> np.ndarray:
+    """Places of the s and p functions among all of a molecule's."""
+    l_of = [l for z in atomic_numbers for l in VALENCE[int(z)][0] for _ in range(2 * l + 1)]
+    return np.flatnonzero(np.array(l_of) < 2)
 
 
 @dataclass(frozen=True)
 class XtbJob:
-    """What is done to every structure; call it with one. Picklable: it travels to worker processes."""
+    """What is done to every structure; call it with one. Picklable: it travels to worker processes.
+
+    ``target`` ``"wqvo"`` projects GFN2-xTB's s, p and d functions onto its own valence s and p functions, as DFT labels
+    of that name are: the occupied levels stay exact, and molecules without a d shell keep GFN2-xTB's own H and S.
+    """
+
+    target: str = METHOD
 
     def __call__(self, structure: Structure) -> MoleculeRecord:
         """The labelled molecule; ``large_basis_energies`` are GFN2-xTB's own levels.
@@ -104,14 +133,20 @@ class XtbJob:
         s, c, e = (result.get(k) for k in ("overlap-matrix", "orbital-coefficients", "orbital-energies"))
         sc = s @ c
         f = (sc * e) @ sc.T
+        h, s = 0.5 * (f + f.T), 0.5 * (s + s.T)
+        n_electrons = sum(VALENCE[int(q)][1] for q in z)
+        if self.target == VALENCE_TARGET:
+            kept = _s_and_p(z)
+            projected = project(self.target, h, s, e, c, n_electrons // 2, s[:, kept], s[np.ix_(kept, kept)])
+            h, s = projected.hamiltonian, projected.overlap
         return MoleculeRecord(
             atomic_numbers=z,
             positions=x,
-            hamiltonian=0.5 * (f + f.T),
-            overlap=0.5 * (s + s.T),
+            hamiltonian=h,
+            overlap=s,
             large_basis_energies=np.asarray(e),
             total_energy=float(result.get("energy")),
-            n_electrons=sum(VALENCE[int(q)][1] for q in z),
+            n_electrons=n_electrons,
             name=structure.name,
             group=structure.group,
             split=structure.split,

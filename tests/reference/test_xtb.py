@@ -111,3 +111,31 @@ def test_the_command_continues(tmp_path):
         assert store.target == "GFN2-xTB" and len(store.failures) == 1
         water = store[0]
         assert np.linalg.eigvalsh(water.overlap).min() > 0
+
+
+@pytest.mark.parametrize("name", ["CH3SH", "PH3", "CH3Cl", "CH3SiH3"])
+def test_valence_only_labels_keep_occupied_levels(name):
+    structure = from_atoms(molecule(name), name, 0)
+    own, valence = XtbJob()(structure), XtbJob("wqvo")(structure)
+    basis = xtb_header(own.atomic_numbers, target="wqvo").basis
+    assert len(valence.overlap) == basis.n_orbitals(own.atomic_numbers).sum() < len(own.overlap)
+    assert valence.n_electrons == basis.n_electrons(own.atomic_numbers)
+    n = own.n_electrons // 2
+    levels = scipy.linalg.eigvalsh(valence.hamiltonian, valence.overlap)
+    assert np.abs(levels[:n] - own.large_basis_energies[:n]).max() < 1e-10
+    assert np.array_equal(valence.large_basis_energies, own.large_basis_energies)
+
+
+@pytest.mark.parametrize("name", ["CH3CONH2", "CF4"])
+def test_valence_only_labels_without_d_shells_are_gfn2_itself(name):
+    structure = from_atoms(molecule(name), name, 0)
+    own, valence = XtbJob()(structure), XtbJob("wqvo")(structure)
+    assert np.abs(valence.hamiltonian - own.hamiltonian).max() < 1e-10
+    assert np.abs(valence.overlap - own.overlap).max() < 1e-10
+
+
+def test_valence_only_header():
+    header = xtb_header([1, 17], target="wqvo")
+    assert header.target == header.basis.name == "wqvo" and header.level["functional"] == "GFN2-xTB"
+    with pytest.raises(UserError, match="unknown target 'wqao'"):
+        xtb_header([1], target="wqao")
