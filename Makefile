@@ -2,12 +2,13 @@
 # make test  installs what is needed and runs the test suite; make test-slow the tests that take minutes
 # make qm9 QM9=geometries.npz.xz   labels 600 molecules of QM9 (hours), trains configs/qm9.yaml (hours), tests
 # make gfn2 QM9=...                       trains the prior that configs/qm9.yaml takes from the package (GFN2-xTB labels)
+# make organic POOL=molecules.csv QM9=...  geometries, labels, pretraining, training and doubt of organic (days)
 # All can be repeated; neither needs the other. PYTHON=python3.11 chooses another interpreter (3.10 or newer).
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: fit test test-slow qm9 gfn2 lint clean
+.PHONY: fit test test-slow qm9 gfn2 organic lint clean
 
 fit: $(VENV)/.installed
 	$(VENV)/bin/schnorb_t fit --config configs/sample.yaml $(ARGS)
@@ -37,6 +38,29 @@ data/gfn2.h5: | $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(VENV)/bin/schnorb_t label-xtb data/gfn2.xyz -o data/gfn2_part.h5
 	$(VENV)/bin/schnorb_t splits data/gfn2_part.h5 --fractions 0.98 0.01 0.01
 	mv data/gfn2_part.h5 $@
+
+# POOL: SMILES, a list or CSV; QM9: as above. PRETRAINED and ORGANIC are where Lightning leaves the two trainings.
+PRETRAINED ?= runs/organic_gfn2/version_0/checkpoints/best.ckpt
+ORGANIC ?= runs/organic/version_0/checkpoints/best.ckpt
+organic: data/organic.h5 data/organic_gfn2.h5
+	$(VENV)/bin/schnorb_t fit --config configs/organic.yaml --name organic_gfn2 --data.path data/organic_gfn2.h5 --trainer.max_epochs 4
+	$(VENV)/bin/schnorb_t fit --config configs/organic.yaml --model.start_from $(PRETRAINED) $(ARGS)
+	$(VENV)/bin/schnorb_t calibrate $(ORGANIC) data/organic.h5 -o organic.ckpt
+
+data/organic.xyz: | $(VENV)/.installed
+	mkdir -p data
+	$(VENV)/bin/schnorb_t geometries $(POOL) -o data/organic_part.xyz
+	mv data/organic_part.xyz $@
+
+data/organic.h5: data/organic.xyz
+	test -s data/qm9.xyz || $(VENV)/bin/schnorb_t qm9 $(QM9) -o data/qm9.xyz --ranks 0:600
+	OMP_NUM_THREADS=1 $(VENV)/bin/schnorb_t label data/organic.xyz data/qm9.xyz -o data/organic_part.h5 --target wqvo
+	mv data/organic_part.h5 $@
+
+data/organic_gfn2.h5: data/organic.xyz
+	OMP_NUM_THREADS=1 $(VENV)/bin/schnorb_t label-xtb data/organic.xyz -o data/organic_gfn2_part.h5 --target wqvo
+	$(VENV)/bin/schnorb_t splits data/organic_gfn2_part.h5 --fractions 0.98 0.01 0.01
+	mv data/organic_gfn2_part.h5 $@
 
 lint: $(VENV)/.installed
 	$(RUN) ruff check .
