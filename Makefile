@@ -43,7 +43,7 @@ data/gfn2.h5: | $(VENV)/.installed
 PRETRAINED ?= runs/organic_gfn2/version_0/checkpoints/best.ckpt
 ORGANIC ?= runs/organic/version_0/checkpoints/best.ckpt
 organic: data/organic.h5 data/organic_gfn2.h5
-	$(VENV)/bin/schnorb_t fit --config configs/organic.yaml --name organic_gfn2 --data.path data/organic_gfn2.h5 --trainer.max_epochs 4
+	$(VENV)/bin/schnorb_t fit --config configs/organic.yaml --name organic_gfn2 --data.path data/organic_gfn2.h5 --trainer.max_epochs 4 --trainer.check_val_every_n_epoch 1
 	$(VENV)/bin/schnorb_t fit --config configs/organic.yaml --model.start_from $(PRETRAINED) $(ARGS)
 	$(VENV)/bin/schnorb_t calibrate $(ORGANIC) data/organic.h5 -o organic.ckpt
 
