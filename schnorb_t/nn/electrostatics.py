@@ -105,13 +105,14 @@ class Response(nn.Module):
     #: potentials in molecules are some 50 mEh, fields half of that: bring both to order one
     POTENTIAL, FIELD = 20.0, 40.0
 
-    def __init__(self, irreps: str, channels: int, product_channels: int):
+    def __init__(self, irreps: str, channels: int, product_channels: int, scales: tuple[float, float] | None = None):
         super().__init__()
+        self.potential_scale, self.field_scale = scales or (self.POTENTIAL, self.FIELD)
         self.potential = IrrepsLinear(f"{channels}x0e+{channels}x1o", irreps)
         self.mix = IrrepsLinear(irreps, irreps)
         self.product = SelfProduct(irreps, irreps, product_channels)
 
     def forward(self, x: Features, potential: Tensor, field: Tensor) -> Features:
         """Features of the atoms, potential [N, C] and field [N, 3, C] at them -> features."""
-        outer = self.potential({"0e": self.POTENTIAL * potential[:, None], "1o": self.FIELD * field})
+        outer = self.potential({"0e": self.potential_scale * potential[:, None], "1o": self.field_scale * field})
         return add(x, self.product(add(self.mix(x), outer)))

@@ -110,6 +110,7 @@ class Interaction(nn.Module):
         cutoff: Å, range of messages.
         n_radial, hidden: radial functions and width of the filter network.
         product_channels: channels of the atoms' self-product.
+        neighbours: instead of ``NEIGHBOURS``.
     """
 
     #: about how many neighbours are summed, so that sums are of order one
@@ -124,10 +125,11 @@ class Interaction(nn.Module):
         n_radial: int,
         hidden: int,
         product_channels: int,
+        neighbours: float | None = None,
     ):
         super().__init__()
         self.irreps_in, self.irreps_out = str(o3.Irreps(irreps_in)), str(o3.Irreps(irreps_out))
-        self.cutoff, self.norm = cutoff, self.NEIGHBOURS**-0.5
+        self.cutoff, self.norm = cutoff, (neighbours or self.NEIGHBOURS) ** -0.5
         l_out = max(l for _, l, _, _ in irrep_list(irreps_out))
         self.to_frame = ToBondFrame(irreps_in)
         message = o2_widths(irreps_in)

@@ -8,6 +8,8 @@ features is left as it is up to ``start`` (the factor is exactly 1; several time
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -27,11 +29,11 @@ def limited(x: Tensor, start: float, most: float) -> Tensor:
     return x * factor.reshape(-1, *[1] * (x.dim() - 1))
 
 
-def limited_atoms(x: Features) -> Features:
+def limited_atoms(x: Features, limits: Sequence[float] | None = None) -> Features:
     """Features of atoms, held below the limit ``ATOMS``."""
-    return {name: limited(t, *ATOMS) for name, t in x.items()}
+    return {name: limited(t, *(limits or ATOMS)) for name, t in x.items()}
 
 
-def limited_pairs(x: O2Features) -> O2Features:
+def limited_pairs(x: O2Features, limits: Sequence[float] | None = None) -> O2Features:
     """Features of pairs in the bond frame, held below the limit ``PAIRS``."""
-    return [limited(t, *PAIRS) if t.shape[-1] else t for t in x]
+    return [limited(t, *(limits or PAIRS)) if t.shape[-1] else t for t in x]

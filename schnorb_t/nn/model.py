@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from schnorb_t import keys
 from schnorb_t.basis import Basis
 from schnorb_t.nn.assembly import matrix_from_blocks
+from schnorb_t.nn.base import MatrixNetwork
 from schnorb_t.nn.blocks import OffsiteBlocks, OnsiteBlocks
+from schnorb_t.nn.constants import complete
 from schnorb_t.nn.doubt import LastLayerMembers, deviations
 from schnorb_t.nn.electrostatics import Electrostatics, Response
 from schnorb_t.nn.embedding import AtomEmbedding, smooth_end
@@ -29,8 +31,6 @@ from schnorb_t.nn.limit import limited_atoms, limited_pairs
 from schnorb_t.nn.matrix_product import MatrixProduct
 from schnorb_t.nn.o2 import Features, O2Features, irrep_list
 from schnorb_t.nn.overlap import (
-    SHRINK,
-    SHRINK_ORTHOGONAL,
     FreeAtomOverlap,
     from_orthogonal,
     positive_definite,
@@ -42,7 +42,7 @@ from schnorb_t.nn.residual_scale import ResidualScale
 from schnorb_t.nn.two_centre import TwoCentre
 
 
-class MatrixModel(nn.Module):
+class MatrixModel(MatrixNetwork, name="matrix"):
     """Hamiltonian and overlap of molecules of any size and composition that the basis knows.
 
     Args:
@@ -64,6 +64,7 @@ class MatrixModel(nn.Module):
             large fixed basis: S has small eigenvalues there, and orbitals of them turn errors of 1 mEh in H into Eh.
         doubt_members: draws of the last layer that tell how sure each level is (``nn.doubt``); 0: none.
         envelope: Å, range below the cutoff in which the network's part of pair blocks falls to 0 (``smooth_end``).
+        constants: numbers of ``nn.constants`` other than today's, as a checkpoint names them.
         prior: ``{"basis": Basis.to_json(), "arguments": {...}}`` of a frozen model of a cheaper method, whose
             electronic structure the network takes as input (``nn.prior``); its weights are part of this model's.
     """
@@ -89,8 +90,10 @@ class MatrixModel(nn.Module):
         prior: dict[str, Any] | None = None,
         doubt_members: int = 0,
         envelope: float = 2.0,
+        constants: dict[str, Any] | None = None,
     ):
         super().__init__()
+        self.constants = const = complete(constants)
         self.basis, self.cutoff, self.orthogonal, self.envelope = basis, cutoff, orthogonal, envelope
         self.irreps = str(o3.Irreps(irreps))
         n = len(basis.elements)
@@ -99,14 +102,25 @@ class MatrixModel(nn.Module):
         self.geometry = Geometry(basis, cutoff, l_max)
         self.embedding = AtomEmbedding(n, scalars)
         self.interactions = nn.ModuleList(
-            Interaction(irreps if k else f"{scalars}x0e", irreps, n, message_cutoff, n_radial, hidden, product_channels)
+            Interaction(
+                irreps if k else f"{scalars}x0e",
+                irreps,
+                n,
+                message_cutoff,
+                n_radial,
+                hidden,
+                product_channels,
+                const["neighbours"],
+            )
             for k in range(interactions)
         )
         self.electrostatics = self.response = self.chains = self.prior = self.doubt = None
         if charge_channels:
             vectors = o3.Irreps(irreps).count("1o")
             self.electrostatics = Electrostatics(scalars, vectors, charge_channels, cutoff)
-            self.response = Response(irreps, charge_channels, product_channels)
+            self.response = Response(
+                irreps, charge_channels, product_channels, (const["response_potential"], const["response_field"])
+            )
         # chains have p functions even where the basis has none
         m_max = max(2 * basis.l_max, 2 if chain_channels else 1)
         channels = list(pair_channels)
@@ -125,7 +139,14 @@ class MatrixModel(nn.Module):
         )
         fields = 2 if basis.projected else 1
         if prior:
-            self.prior = Prior(self._prior_model(prior), n, envelope)
+            self.prior = Prior(
+                self._prior_model(prior),
+                n,
+                envelope,
+                const["prior_widths"],
+                const["prior_ranges"],
+                const["prior_limit"],
+            )
             self.prior_scalars = nn.Linear(self.prior.n_scalars, scalars)
             self.prior_tensors = IrrepsLinear("2x1o+2x2e", irreps)
             self.prior_pairs = PriorToPairs(widths, n, cutoff, n_radial, hidden)
@@ -140,10 +161,10 @@ class MatrixModel(nn.Module):
         if doubt_members:
             self.doubt = LastLayerMembers(basis.layout, n, irreps, widths, doubt_members)
         self.overlap0 = FreeAtomOverlap(basis, cutoff, envelope if basis.projected else 0.0)
-        self.two_centre = TwoCentre(basis, cutoff, two_centre_radial)
+        self.two_centre = TwoCentre(basis, cutoff, two_centre_radial, decay=const["two_centre_decay"])
         self.scale = ResidualScale(basis, floor=1e-5)
         if basis.projected:
-            self.overlap_two_centre = TwoCentre(basis, cutoff, two_centre_radial)
+            self.overlap_two_centre = TwoCentre(basis, cutoff, two_centre_radial, decay=const["two_centre_decay"])
             self.overlap_scale = ResidualScale(basis, floor=1e-6)
 
     def _prior_model(self, prior: dict[str, Any]) -> MatrixModel:
@@ -173,23 +194,24 @@ class MatrixModel(nn.Module):
 
     def features(self, batch: dict[str, Tensor]) -> tuple[PairGeometry, Features, O2Features, Tensor | None]:
         """What the last layer reads: geometry, features of atoms, of pairs, and the latent potential [N, C] or None."""
-        g = self.geometry(batch)
+        g, most, pair_most = self.geometry(batch), self.constants["limit_atoms"], self.constants["limit_pairs"]
         x = {"0e": self.embedding(g.element)[:, None]}
         known = self.prior(g, x["0e"].dtype) if self.prior is not None else None
         if known is not None:
             x["0e"] = x["0e"] + self.prior_scalars(known.scalars)[:, None]
         for k, interaction in enumerate(self.interactions):
-            x = limited_atoms(interaction(x, g))
+            x = limited_atoms(interaction(x, g), most)
             if k == 0 and known is not None:
                 x = add(x, self.prior_tensors(known.tensors))
         potential = None
         if self.electrostatics is not None:
             potential, field = self.electrostatics(x, g)
-            x = limited_atoms(self.response(x, potential, field))
-        pairs = limited_pairs(self.pair(x, g, None if known is None else self.prior_pairs(known, g)))
+            x = limited_atoms(self.response(x, potential, field), most)
+        pairs = limited_pairs(self.pair(x, g, None if known is None else self.prior_pairs(known, g)), pair_most)
         if self.chains is not None:
             x, pairs = self.chains(x, pairs, g)
-            x, pairs = limited_atoms(x), limited_pairs(self.chain_residual(limited_pairs(pairs)))
+            pairs = limited_pairs(self.chain_residual(limited_pairs(pairs, pair_most)), pair_most)
+            x = limited_atoms(x, most)
         return g, x, pairs, potential
 
     def blocks(self, batch: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
@@ -232,7 +254,7 @@ class MatrixModel(nn.Module):
         out = self.learned_matrices(blocks, batch)
         if self.basis.projected:
             overlap0, mask = matrix_from_blocks(*blocks["overlap0"], batch), batch[keys.ORBITAL_MASK]
-            limits = SHRINK_ORTHOGONAL if self.orthogonal else SHRINK
+            limits = self.constants["shrink_orthogonal" if self.orthogonal else "shrink"]
             out[keys.OVERLAP] = positive_definite(overlap0, out[keys.OVERLAP] - overlap0, mask, *limits)
         if self.orthogonal:
             hamiltonian = from_orthogonal(out[keys.HAMILTONIAN], out[keys.OVERLAP], batch[keys.ORBITAL_MASK])
@@ -252,10 +274,6 @@ class MatrixModel(nn.Module):
         if self.basis.projected:
             overlap = overlap + matrix_from_blocks(*blocks["overlap_change"], batch)
         return {keys.HAMILTONIAN: matrix_from_blocks(*blocks["hamiltonian"], batch), keys.OVERLAP: overlap}
-
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """``hamiltonian`` (Eh) and ``overlap``, padded float64 [B, M, M], from ``data.batch.structures_to_batch``."""
-        return self.matrices(self.blocks(batch), batch)
 
     # ---- the closed-form start ------------------------------------------------------------------------------------
 
@@ -299,9 +317,10 @@ class MatrixModel(nn.Module):
 
     # ---- to look at -----------------------------------------------------------------------------------------------
 
-    def n_parameters(self) -> int:
-        """How many numbers the model consists of, those of its prior included."""
-        return sum(p.numel() for p in self.parameters())
+    def slow_parameters(self) -> list[nn.Parameter]:
+        """Of the two-centre functions, which begin at their least-squares optimum."""
+        parts = [self.two_centre] + ([self.overlap_two_centre] if self.basis.projected else [])
+        return [p for part in parts for p in part.parameters()]
 
     def __repr__(self):
         count = {name: sum(p.numel() for p in child.parameters()) for name, child in self.named_children()}

@@ -10,7 +10,7 @@ diagonalised once; H, the density matrix P and Mulliken populations return as fe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +46,7 @@ class Prior(nn.Module):
         model: a ``MatrixModel`` whose basis has one s and one p shell at most per element.
         n_elements: rows of the element tables of the network that reads the features.
         envelope: Å, range below the model's cutoff in which what a neighbour adds falls to 0 (``smooth_end``).
+        widths, ranges, limit: instead of ``WIDTHS``, ``RANGES`` and ``LIMIT``.
 
     Raises:
         ValueError: another basis.
@@ -60,8 +61,17 @@ class Prior(nn.Module):
     #: standard deviations
     LIMIT = 8.0
 
-    def __init__(self, model: nn.Module, n_elements: int, envelope: float = 0.0):
+    def __init__(
+        self,
+        model: nn.Module,
+        n_elements: int,
+        envelope: float = 0.0,
+        widths: Sequence[float] | None = None,
+        ranges: Sequence[float] | None = None,
+        limit: float | None = None,
+    ):
         super().__init__()
+        self.widths, self.ranges, self.limit = widths or self.WIDTHS, ranges or self.RANGES, limit or self.LIMIT
         self.envelope = envelope
         basis = model.basis
         if tuple(basis.layout) != LAYOUT:
@@ -72,7 +82,7 @@ class Prior(nn.Module):
         self.register_buffer("filled", torch.from_numpy(basis.slot_mask_table), persistent=False)
         for name, pattern in block_irreps().items():
             self.register_buffer(f"pattern_{name}", pattern, persistent=False)
-        self.n_scalars = 11 + len(self.WIDTHS) + n_elements * (1 + len(self.RANGES))
+        self.n_scalars = 11 + len(self.widths) + n_elements * (1 + len(self.ranges))
         self.register_buffer("mean", torch.zeros(n_elements, self.n_scalars))
         self.register_buffer("width", torch.ones(n_elements, self.n_scalars))
 
@@ -106,7 +116,7 @@ class Prior(nn.Module):
         raw = self.raw(g)
         scalars = (raw.scalars - self.mean[g.element]) / self.width[g.element]
         # atoms unlike all that were learned from must not carry the network away
-        scalars = self.LIMIT * torch.tanh(scalars / self.LIMIT)
+        scalars = self.limit * torch.tanh(scalars / self.limit)
         tensors = {name: t.to(dtype) for name, t in raw.tensors.items()}
         return PriorFeatures(scalars.to(dtype), tensors, raw.blocks.to(dtype))
 
@@ -131,8 +141,8 @@ class Prior(nn.Module):
         i, j = batch[keys.PAIR_INDEX]
         n = len(charge)
         r = g.distance / BOHR
-        potentials = torch.stack([smeared_coulomb(r, r.new_tensor(w))[0] * charge[j] for w in self.WIDTHS], 1)
-        near = torch.stack([offsite[3].sum((1, 2)), *(charge[j] * torch.exp(-r / a) for a in self.RANGES)], 1)
+        potentials = torch.stack([smeared_coulomb(r, r.new_tensor(w))[0] * charge[j] for w in self.widths], 1)
+        near = torch.stack([offsite[3].sum((1, 2)), *(charge[j] * torch.exp(-r / a) for a in self.ranges)], 1)
         fade = smooth_end(g.distance, self.model.cutoff, self.envelope)[:, None]
         potentials, near = fade * potentials, fade * near
         element = torch.nn.functional.one_hot(g.element_j, self.n_elements).to(near.dtype)

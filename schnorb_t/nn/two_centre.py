@@ -118,14 +118,17 @@ class TwoCentre(nn.Module):
         cutoff: Å.
         n_radial: Gaussians per function.
         shortest: Å, centre of the first Gaussian.
+        decay: Å, instead of ``DECAY``.
     """
 
     #: Å
     DECAY = 1.0
 
-    def __init__(self, basis: Basis, cutoff: float, n_radial: int = 24, shortest: float = 0.7):
+    def __init__(
+        self, basis: Basis, cutoff: float, n_radial: int = 24, shortest: float = 0.7, decay: float | None = None
+    ):
         super().__init__()
-        self.cutoff, self.n_radial = cutoff, n_radial
+        self.cutoff, self.n_radial, self.decay = cutoff, n_radial, decay or self.DECAY
         self.frame = BondFrameBlocks(basis)
         n, c = len(basis.elements), len(slater_koster_components(basis))
         self.n_elements = n
@@ -153,7 +156,7 @@ class TwoCentre(nn.Module):
         if self.n_radial == 1:
             return torch.ones_like(d)
         envelope = 0.5 * (1 + torch.cos(torch.pi * (d / self.cutoff).clamp(max=1.0)))
-        return torch.exp(-(((d - self.centres) / self.widths) ** 2) - (d - 1.0) / self.DECAY) * envelope
+        return torch.exp(-(((d - self.centres) / self.widths) ** 2) - (d - 1.0) / self.decay) * envelope
 
     def components(self, element_i: Tensor, element_j: Tensor, distance: Tensor) -> Tensor:
         """Slater-Koster numbers [P, n]."""

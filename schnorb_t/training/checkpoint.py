@@ -7,7 +7,7 @@ the level of theory it learned. ``state_dict`` holds the averaged weights (see `
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import nn
 from schnorb_t.basis import Basis
 from schnorb_t.errors import UserError
 from schnorb_t.files import atomic_write
+from schnorb_t.nn.base import network
 from schnorb_t.nn.ensemble import EnsembleModel
 from schnorb_t.nn.model import MatrixModel
 
@@ -48,6 +49,30 @@ def _without_envelope(entry: dict[str, Any], weights: dict[str, torch.Tensor]) -
     return {**entry, "format": 4, "arguments": arguments, "members": [stepped(m) for m in entry["members"]]}
 
 
+#: Constants (``nn.constants``) of all models whose checkpoints do not name them.
+_UNNAMED_CONSTANTS = {
+    "limit_atoms": [4.0, 8.0],
+    "limit_pairs": [16.0, 32.0],
+    "neighbours": 10.0,
+    "response_potential": 20.0,
+    "response_field": 40.0,
+    "two_centre_decay": 1.0,
+    "shrink": [0.9, 0.995],
+    "shrink_orthogonal": [0.98, 0.999],
+    "prior_widths": [0.8, 1.5, 3.0],
+    "prior_ranges": [1.0, 2.0],
+    "prior_limit": 8.0,
+}
+
+
+def _named(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments with all constants, those of the prior too."""
+    out = {**arguments, "constants": {**_UNNAMED_CONSTANTS, **(arguments.get("constants") or {})}}
+    if isinstance(prior := arguments.get("prior"), dict):
+        out["prior"] = {**prior, "arguments": _named(prior["arguments"])}
+    return out
+
+
 _MIGRATIONS: dict[int, Any] = {1: _without_long_range, 2: _without_members, 3: _without_envelope}
 KEY = "schnorb_t"
 #: Models that come with the package.
@@ -64,6 +89,7 @@ class ModelCard:
         level: level of theory of the labels.
         target: ``"wqao"``, ``"full"``, ...
         training_groups: identities of the molecules in training or validation (``group`` in the store).
+        network: name of the architecture (``nn.base``).
         members: of an ensemble, the arguments of each ``MatrixModel``; ``arguments`` is empty then.
     """
 
@@ -73,11 +99,13 @@ class ModelCard:
     target: str
     training_groups: tuple[str, ...] = ()
     members: tuple[dict[str, Any], ...] = ()
+    network: str = MatrixModel.name
 
     def to_entry(self) -> dict[str, Any]:
         """What a checkpoint holds of it under ``KEY``, without the configuration."""
         return {
             "format": FORMAT,
+            "network": self.network,
             "basis": self.basis.to_json(),
             "arguments": self.arguments,
             "level": self.level,
@@ -127,7 +155,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: format {entry['format']} is newer than this package's {FORMAT}; update schnorb_t")
     while entry["format"] < FORMAT:
         entry = _MIGRATIONS[entry["format"]](entry, content["state_dict"])
-    content[KEY] = entry
+    arguments = entry["arguments"] if entry["members"] else _named(entry["arguments"])
+    content[KEY] = {"network": MatrixModel.name} | entry
+    content[KEY] |= {"arguments": arguments, "members": [_named(m) for m in entry["members"]]}
     return content
 
 
@@ -146,10 +176,14 @@ def load_model(path: str | Path) -> tuple[MatrixModel | EnsembleModel, ModelCard
         entry["target"],
         tuple(entry["training_groups"]),
         tuple(entry["members"]),
+        entry["network"],
     )
 
     def built(arguments: dict[str, Any], prefix: str) -> MatrixModel:
-        model = MatrixModel(card.basis, **arguments)
+        try:
+            model = network(card.network)(card.basis, **arguments)
+        except ValueError as error:
+            raise UserError(f"{path}: {error}; was it written by a newer version? Update schnorb_t") from None
         weights = {k[len(prefix) :]: v for k, v in content["state_dict"].items() if k.startswith(prefix)}
         try:
             model.load_state_dict(weights)
@@ -185,6 +219,8 @@ def write_checkpoint(path: str | Path, model: nn.Module, card: ModelCard, config
     Raises:
         UserError: the system refuses.
     """
+    if card.arguments and not card.arguments.get("constants"):
+        card = replace(card, arguments={**card.arguments, "constants": model.constants})
     content = {
         "state_dict": {f"model.{k}": v for k, v in model.state_dict().items()},
         KEY: {**card.to_entry(), "config": config},

@@ -94,7 +94,11 @@ def make_parser(prog: str | None = None, description: str | None = None) -> Conf
         MatrixModule, "model", skip={"basis", "cutoff", "network"}, instantiate=False, sub_configs=True
     )
     parser.add_class_arguments(
-        MatrixModel, "model.network", skip={"basis", "cutoff", "prior"}, instantiate=False, sub_configs=True
+        MatrixModel,
+        "model.network",
+        skip={"basis", "cutoff", "prior", "constants"},
+        instantiate=False,
+        sub_configs=True,
     )
     parser.add_argument(
         "--model.network.prior",

@@ -21,7 +21,6 @@ from schnorb_t.errors import ConfigurationError, UserError
 from schnorb_t.nn.matrix_product import LAYOUT as PRIOR_LAYOUT
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.nn.overlap import to_orthogonal
-from schnorb_t.nn.two_centre import TwoCentre
 from schnorb_t.physics.occupations import Smearing
 from schnorb_t.training.checkpoint import KEY, ModelCard, find_model, load_single
 from schnorb_t.training.losses import MATRICES, QUANTITIES, SMEARING, Output, Quantities
@@ -145,6 +144,7 @@ class MatrixModule(L.LightningModule):
             check_prior(self.arguments["prior"], prior, basis, cutoff)
             self.arguments["prior"] = {"basis": card.basis.to_json(), "arguments": card.arguments}
         self.model = MatrixModel(basis, **self.arguments)
+        self.arguments["constants"] = self.model.constants
         if prior is not None:
             self.model.prior.model.load_state_dict(prior.state_dict())
         self._prior_cache = None if self.model.prior is None else PriorCache(self.model.prior.count, prior_memory)
@@ -283,17 +283,16 @@ class MatrixModule(L.LightningModule):
             metric.reset()
 
     def configure_optimizers(self):
-        slow = {id(p) for part in self.model.modules() if isinstance(part, TwoCentre) for p in part.parameters()}
-        trained = [p for p in self.model.parameters() if p.requires_grad]  # not the prior
+        fast, slow = self.model.parameter_groups()
         optimizer = torch.optim.AdamW(
             [
                 {
-                    "params": [p for p in trained if id(p) not in slow],
+                    "params": fast,
                     "lr": self.learning_rate,
                     "weight_decay": self.weight_decay,
                 },
                 {
-                    "params": [p for p in trained if id(p) in slow],
+                    "params": slow,
                     "lr": self.learning_rate * self.two_centre_rate,
                     "weight_decay": 0.0,
                 },

@@ -12,6 +12,7 @@ import yaml
 
 from schnorb_t.basis import Basis
 from schnorb_t.errors import UserError
+from schnorb_t.nn.constants import complete
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.training.checkpoint import KEY, read_checkpoint
 
@@ -102,6 +103,7 @@ def _with_defaults(arguments: Mapping[str, Any]) -> dict[str, Any]:
     parameters = inspect.signature(MatrixModel).parameters.values()
     out = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
     out |= arguments
+    out["constants"] = complete(out["constants"])
     return {name: list(value) if isinstance(value, tuple) else value for name, value in out.items()}
 
 

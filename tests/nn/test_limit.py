@@ -7,7 +7,6 @@ from scipy.spatial.transform import Rotation
 
 from schnorb_t import keys
 from schnorb_t.data.batch import structures_to_batch
-from schnorb_t.nn import limit
 from schnorb_t.nn.limit import limited
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.training.checkpoint import find_model, load_model
@@ -45,7 +44,7 @@ def test_gradients_are_finite_and_continuous():
     assert abs(slopes[0] - slopes[1]) < 1e-5
 
 
-def test_a_model_whose_limits_act_is_equivariant(monkeypatch):
+def test_a_model_whose_limits_act_is_equivariant():
     pytest.importorskip("pyscf")
     torch.manual_seed(0)
     basis = minimal_basis()
@@ -62,8 +61,7 @@ def test_a_model_whose_limits_act_is_equivariant(monkeypatch):
             return torch.linalg.eigvalsh(model(batch)[keys.HAMILTONIAN])
 
     free = levels(positions)
-    monkeypatch.setattr(limit, "ATOMS", (0.1, 0.2))
-    monkeypatch.setattr(limit, "PAIRS", (0.1, 0.2))
+    model.constants |= {"limit_atoms": (0.1, 0.2), "limit_pairs": (0.1, 0.2)}
     before, after = levels(positions), levels([p @ turn.T for p in positions])
     assert (before - free).abs().max() > 1e-3  # they do act
     torch.testing.assert_close(after, before, rtol=0, atol=1e-11)
