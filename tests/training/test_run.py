@@ -101,7 +101,12 @@ def test_every_argument_of_network_and_losses_is_shown_with_its_meaning(capsys, 
     text = capsys.readouterr().out
     shown = yaml.safe_load(text)
     assert shown["model"]["network"]["chain_channels"] == 8 and shown["model"]["network"]["hidden"] == 7
-    assert shown["model"]["network"].keys() == {*MatrixModel.__init__.__annotations__} - {"basis", "cutoff", "return"}
+    assert shown["model"]["network"].keys() == {*MatrixModel.__init__.__annotations__} - {
+        "basis",
+        "cutoff",
+        "constants",
+        "return",
+    }
     assert [output["name"] for output in shown["model"]["outputs"]][:2] == ["hamiltonian", "overlap"]
     for words in ("# rounds of messages", "epochs over which its weight grows", "# molecules per training batch"):
         assert words in text
