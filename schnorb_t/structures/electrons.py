@@ -20,7 +20,7 @@ NOISE = 0.1
 _CHARGE = frozenset(
     """charge charges totalcharge totcharge chargetotal netcharge chargenet molecularcharge moleculecharge molcharge
     molecharge systemcharge formalcharge totalformalcharge overallcharge ioncharge ioniccharge chargestate chrg chg
-    totalcharges q qtot qtotal qmol totalq netq""".split()
+    totalcharges q qtot qtotal qmol totalq netq molchg totchg totalchg""".split()
 )
 _MULTIPLICITY = frozenset(
     """multiplicity spinmultiplicity totalmultiplicity totalspinmultiplicity groundstatemultiplicity mult multip
@@ -60,6 +60,15 @@ _ANOTHER_CHARGE = frozenset(
     """nuclear core valence max min mean std n num number count model method scheme type id index iter cycle density
     mixing convergence error transfer center centre atom atomic partial point background mulliken lowdin loewdin
     hirshfeld label name source units unit""".split()
+)
+#: Last words of columns that hold charges or moments, whatever method stands before them; words that deny it.
+_CHARGE_WORDS = frozenset(["charge", "charges"])
+_MOMENT_WORDS = frozenset(["magmom", "magmoms", "spins"])
+_ANOTHER_COLUMN = frozenset("nuclear nuc core valence max min std error site nuclei z nmr".split())
+#: Names of a charge and a multiplicity in one entry.
+_BOTH = frozenset(
+    """chargemult chargemultiplicity chargeandmultiplicity chargeandmult chargespin chargeandspin chargespinmultiplicity
+    chargespinmult""".split()
 )
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 
@@ -104,12 +113,24 @@ class Electrons:
 
 def statement_of_atoms(key: str, values: Any) -> Statement | None:
     """What a column of values per atom, [n] or [n, 3], says of the electrons, ``None`` if nothing."""
-    name, kind = _plain(key), np.asarray(values).dtype.kind
-    if kind not in "iuf":
+    name, array = _plain(key), np.asarray(values)
+    charges = array.ndim == 1 and (name in _CHARGES or _ends_in(key, _CHARGE_WORDS))
+    if not charges and not (name in _MOMENTS or _ends_in(key, _MOMENT_WORDS)):
         return None
-    if name in _CHARGES and np.ndim(values) == 1:
-        return Statement("charges", key, np.asarray(values, dtype=float))
-    return Statement("moments", key, np.asarray(values, dtype=float)) if name in _MOMENTS else None
+    if array.dtype.kind in "USO" and array.size:
+        numbers = [_number(value) for value in array.reshape(-1).tolist()]
+        if any(number is None for number in numbers):
+            return None
+        array = np.asarray(numbers).reshape(array.shape)
+    if array.dtype.kind not in "iuf":
+        return None
+    return Statement("charges" if charges else "moments", key, array.astype(float))
+
+
+def _ends_in(key: str, last: frozenset[str]) -> bool:
+    """Whether a column's name is a method and one of the words (``qeq_charges``), none of them of something else."""
+    words = [w.lower() for w in _WORD.findall(key)]
+    return len(words) > 1 and words[-1] in last and not _ANOTHER_COLUMN & set(words)
 
 
 def statement(key: str, value: Any) -> Statement | None:
@@ -149,12 +170,26 @@ def statements(info: Mapping[Any, Any], arrays: Mapping[str, Any] | None = None)
     for key, value in info.items():
         if isinstance(value, Mapping):
             out += statements(value)
+            if "value" in value and (found := statement(str(key), value["value"])):
+                out.append(found)
+        elif both := _charge_and_multiplicity(str(key), value):
+            out += both
         elif found := statement(str(key), value) or (
             statement_of_atoms(str(key), value) if isinstance(value, Sequence | np.ndarray) and np.ndim(value) else None
         ):
             out.append(found)
     out += filter(None, (statement_of_atoms(key, values) for key, values in (arrays or {}).items()))
     return out
+
+
+def _charge_and_multiplicity(key: str, value: Any) -> list[Statement]:
+    """``charge_mult="-1 2"``, ``charge_multiplicity=[-1, 2]``: both in one entry, else nothing."""
+    if _plain(key) not in _BOTH:
+        return []
+    parts = re.split(r"[\s,;/]+", value.strip(" \t[]()")) if isinstance(value, str) else np.ravel(value).tolist()
+    if len(parts) != 2:
+        return []
+    return [Statement("charge", key, parts[0]), Statement("multiplicity", key, parts[1])]
 
 
 _IN_TEXT = re.compile(r"([A-Za-z][\w+\- ]*?)\s*[:=]\s*[\"']?([+-]?\d+(?:\.\d*)?[+-]?)[\"']?(?=[\s,;)\]}/|]|$)")

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 from scipy.spatial import cKDTree
+
+_TO_ANGSTROM = {
+    "a": "multiply them by 0.529177",  # au: atomic units
+    "b": "multiply them by 0.529177",
+    "p": "divide them by 100",
+    "n": "multiply them by 10",
+}
+_UNIT = re.compile(
+    r"(?<![A-Za-z])(?:(?P<length>(?:distance|length|position|pos|coordinate|coord|coords|geometry)s?)[_ -]?units?|"
+    r"(?<![A-Za-z]_)units?)\s*[:=]?\s*\"?(?P<unit>bohrs?|au\b|a\.u\.|pm|picometers?|nm|nanometers?)(?![A-Za-z])",
+    re.I,
+)
 
 #: Two atoms count as bonded below this multiple of the sum of their covalent radii.
 BOND_FACTOR = 1.25
@@ -110,6 +125,20 @@ def _is_molecule(z: np.ndarray, x: np.ndarray) -> bool:
     bonded = pairs[length < 1.2 * (_RADII[z[pairs[:, 0]]] + _RADII[z[pairs[:, 1]]])]
     count = np.bincount(bonded.ravel(), minlength=len(z))
     return bool((count[z == 1] > 2).mean() <= 0.1) if (z == 1).any() else True
+
+
+def faults_of_unit(said: str | Mapping[Any, Any]) -> tuple[str, ...]:
+    """What a comment or ``Atoms.info`` says of positions in another unit than Å, as a fault and its remedy.
+
+    Atomic units count only where a length is named (``length_units=au``): energies are often in them.
+    """
+    if not isinstance(said, str):
+        said = " ".join(f"{key}={value}" for key, value in said.items() if isinstance(value, str))
+    for found in _UNIT.finditer(said):
+        unit = found["unit"]
+        if found["length"] or not unit.lower().startswith("a"):
+            return (f"says that its positions are in {unit}; {_TO_ANGSTROM[unit[0].lower()]}",)
+    return ()
 
 
 def other_unit(atomic_numbers: np.ndarray, positions: np.ndarray) -> str:

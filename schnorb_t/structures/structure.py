@@ -166,6 +166,8 @@ def as_structure(
     """
     if isinstance(atoms, Structure):
         return atoms
+    from .geometry import faults_of_unit
+
     masses = None
     if "masses" in atoms.arrays:
         masses = np.asarray(atoms.arrays["masses"], dtype=float)
@@ -179,6 +181,7 @@ def as_structure(
         cell=cell,
         pbc=tuple(map(bool, atoms.pbc)),
         masses=masses,
+        faults=(*more.pop("faults", ()), *faults_of_unit(atoms.info)),
         **more,
     )
 

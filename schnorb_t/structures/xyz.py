@@ -18,6 +18,7 @@ from schnorb_t.errors import UserError
 
 from .electrons import Statement, statement_of_atoms, statements, statements_in_text
 from .elements import parse_element
+from .geometry import faults_of_unit
 from .structure import Structure, build, written_symbols
 
 #: Names of the columns that hold elements and positions; the others are looked at for charges and moments.
@@ -25,8 +26,6 @@ _SPECIES = ("species", "symbols", "symbol", "element", "elements", "type")
 _NUMBERS = ("z", "numbers", "atomic_numbers", "atomic_number")
 _POSITIONS = ("pos", "positions", "position", "coordinates", "coords", "xyz")
 _MASSES = ("masses", "mass")
-_TO_ANGSTROM = {"b": "multiply them by 0.529177", "p": "divide them by 100", "n": "multiply them by 10"}
-_UNIT = re.compile(r"\bunits?\s*[:=]?\s*\"?(bohrs?|pm|picometers?|nm|nanometers?)\b", re.I)
 
 
 class _Lines:
@@ -154,12 +153,12 @@ def _frame(
         elif kind in "IR" and n:
             values = _numbers(lines, index, head, words)
             said += filter(None, [statement_of_atoms(name, values[:, 0] if count == 1 else values)])
+        elif kind == "S" and count == 1 and n:
+            said += filter(None, [statement_of_atoms(name, np.asarray(words)[:, 0])])
     if properties is None:
         said += statements_in_text(comment, int(z.sum())) if not said else []
         said += _fifth_column(rows)
     cell, pbc = _cell(lines, index, info, lower, vectors)
-    unit = _UNIT.search(comment)
-    faults = (f"says that its positions are in {unit[1]}; {_TO_ANGSTROM[unit[1][0].lower()]}",) if unit else ()
     return build(
         z,
         x,
@@ -172,7 +171,7 @@ def _frame(
         file=lines.path,
         index=index,
         order=index,
-        faults=faults,
+        faults=faults_of_unit(comment),
     )
 
 

@@ -251,3 +251,46 @@ def test_label_jobs_called_from_python_say_the_same():
     for job in (LabelJob(Level(basis="STO-3G"), "full"), XtbJob()):
         with pytest.raises(LabelError, match=r"has charge -2 \(net_charge\), and only neutral"):
             job(structure)
+
+
+@pytest.mark.parametrize(
+    "name, values, sentence",
+    [
+        ("qeq_charges", (0, 0, -1, -1), "has charge -2 (sum of qeq_charges)"),
+        ("MyModel-charge", (0, 0, -1, -1), "has charge -2 (sum of MyModel-charge)"),
+        ("dft_magmoms", (1, 0, 1, 0), "open shell: multiplicity 3 (dft_magmoms)"),
+        ("core_charges", (0, 0, -1, -1), ""),
+        ("site_charges_error", (0, 0, -1, -1), ""),
+    ],
+)
+def test_columns_of_any_method_count(tmp_path, name, values, sentence):
+    (structure,) = read_structures(put(tmp_path, "a.xyz", columns(CARBONATE, name, values)))
+    atoms = Atoms("CO3", [row[1:] for row in CARBONATE])
+    atoms.set_array(name, np.array(values, dtype=float))
+    for fault in (fault_of(structure), fault_of(atoms)):
+        assert fault.startswith(sentence) and bool(fault) == bool(sentence)
+    text = columns(CARBONATE, name, values).replace(f"{name}:R:1", f"{name}:S:1")
+    assert f"{name}:S:1" in text
+    (structure,) = read_structures(put(tmp_path, "text.xyz", text))
+    assert fault_of(structure).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    "info, sentence",
+    [
+        ({"charge_mult": "-2 1"}, "has charge -2 (charge_mult)"),
+        ({"chargeMultiplicity": np.array([0, 3])}, "open shell: multiplicity 3 (chargeMultiplicity="),
+        ({"charge_and_spin": "[0, 1]"}, ""),
+        ({"total_charge": {"value": -1, "unit": "e"}}, "has charge -1 (total_charge)"),
+        ({"mol_chg": -1}, "has charge -1 (mol_chg)"),
+        ({"length_units": "a.u."}, "says that its positions are in a.u.; multiply them by 0.529177"),
+        ({"distance_unit": "pm"}, "says that its positions are in pm; divide them by 100"),
+        ({"units": "Bohr"}, "says that its positions are in Bohr"),
+        ({"units": "au", "energy_unit": "nm"}, ""),
+        ({"unit": "angstrom"}, ""),
+    ],
+)
+def test_entries_of_atoms_count(info, sentence):
+    atoms = molecule("H2O")
+    atoms.info.update(info)
+    assert fault_of(atoms).startswith(sentence) and bool(fault_of(atoms)) == bool(sentence)
