@@ -95,7 +95,7 @@ def _padded(rows: Sequence[np.ndarray | None], fill: float, dtype: str) -> Tenso
     for k, x in enumerate(rows):
         if x is not None:
             place: tuple[int | slice, ...] = (k, *map(slice, x.shape))
-        out[place] = x
+            out[place] = x
     return torch.from_numpy(out)
 
 
