@@ -39,7 +39,7 @@ REFUSED = {
     "text/failed_scf.out": r"SCF not converged: SCF NOT CONVERGED AFTER",
     "text/orca3.0_stopiter_scf_notconverged.out": r"stops in or before the SCF, which is not converged",
     "text/orca4.2_dvb_sp_un.out": r"open shell: UHF, multiplicity 2",
-    "text/scf.out": r"prints no overlap matrix; .*write_orca\.py --text",
+    "text/scf.out": r"prints no overlap matrix; .*schnorb_t write-orca --text",
 }
 
 
