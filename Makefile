@@ -65,6 +65,7 @@ data/organic_gfn2.h5: data/organic.xyz
 lint: $(VENV)/.installed
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+	$(RUN) mypy
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "schnorb_t needs Python 3.10 or newer"'

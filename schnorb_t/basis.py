@@ -53,7 +53,8 @@ def electrons_in(shells: dict[int, int]) -> int:
 
 def free_atom_electrons(atomic_number: int) -> dict[int, int]:
     """l -> electrons of the neutral atom, core included, filled in Madelung's order."""
-    left, out = atomic_number, {}
+    left = atomic_number
+    out: dict[int, int] = {}
     for _, l in _MADELUNG:
         electrons = min(left, 4 * l + 2)
         left -= electrons

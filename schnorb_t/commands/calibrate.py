@@ -93,6 +93,7 @@ def calibrate_model(
         found = calibrate(new, batches("train"), batches("val"))
         levels = level_errors(new, batches("val")())
     error, near = levels.error.cpu().numpy(), levels.frontier.cpu().numpy()
+    assert new.doubt is not None  # ``calibrate`` has filled it
     deviation = new.doubt.standard_deviation(levels.spread).cpu().numpy()
     shares = {
         f"{prefix}coverage_{times}_sigma": coverage(error[which], deviation[which], times)

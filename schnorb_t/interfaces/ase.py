@@ -56,7 +56,7 @@ def results_of(prediction: Prediction) -> dict[str, float | np.ndarray]:
     """A prediction in ASE's units: ``homo``, ``lumo``, ``gap`` (eV), ``orbital_energies`` [m] (eV, ascending),
     ``charges`` [n] (Mulliken, e), ``dipole`` [3] (e*Å, approximate: ``dipole_moment``); of a model that knows doubt
     also ``orbital_energy_spread`` [m] and ``doubt`` (eV)."""
-    results = {
+    results: dict[str, float | np.ndarray] = {
         "homo": prediction.homo * HARTREE,
         "lumo": prediction.lumo * HARTREE,
         "gap": prediction.gap * HARTREE,
@@ -66,7 +66,8 @@ def results_of(prediction: Prediction) -> dict[str, float | np.ndarray]:
     }
     if prediction.orbital_energy_spread is not None:
         results["orbital_energy_spread"] = prediction.orbital_energy_spread * HARTREE
-        results["doubt"] = prediction.doubt
+        if prediction.doubt is not None:
+            results["doubt"] = prediction.doubt
     return results
 
 

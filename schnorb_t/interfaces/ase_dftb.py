@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,7 +83,7 @@ class DFTB(Calculator):
             raise UserError(f"order={order!r}: DFTB is there in second and third order; give 2 or 3")
         if not isinstance(smearing, Smearing):
             smearing = Smearing("fermi-dirac", smearing) if smearing else ZERO_TEMPERATURE
-        self.options = {
+        self.options: dict[str, Any] = {
             "order": order,
             "shell_resolved": shell_resolved,
             "hubbard_derivatives": hubbard_derivatives,
@@ -120,6 +121,7 @@ class DFTB(Calculator):
     def calculate(self, atoms=None, properties=("energy",), system_changes=tuple(all_changes)):
         """Solve one structure; everything is computed at once."""
         super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None  # the line above sets it
         atoms, name = self.atoms, _name(self.atoms)
         charge = self._charge_of(atoms)
         _check(atoms, name)

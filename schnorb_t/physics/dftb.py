@@ -107,6 +107,8 @@ class DFTB(nn.Module):
         ValueError: another order than 2 or 3.
     """
 
+    valence_charges: Tensor
+
     def __init__(
         self,
         tables: SlaterKosterSet,
@@ -296,7 +298,9 @@ def _of_orbitals(values: Tensor, sites: Sites) -> Tensor:
     return torch.where(real, values.gather(-1, torch.where(real, local, 0)), 0.0)
 
 
-def _derivative_table(given: Mapping[str | int, float], elements: Sequence[int], name: str) -> Tensor:
+def _derivative_table(
+    given: Mapping[int, float] | Mapping[str | int, float], elements: Sequence[int], name: str
+) -> Tensor:
     table = torch.zeros(119, dtype=torch.float64)
     known = {number_of[k] if isinstance(k, str) else int(k): v for k, v in given.items()}
     missing = [chemical_symbols[z] for z in elements if z not in known]

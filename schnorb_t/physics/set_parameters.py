@@ -67,7 +67,8 @@ def _exponent(lines: list[str]) -> float | None:
 
 def _spin_constants(lines: list[str]) -> dict[int, np.ndarray]:
     out: dict[int, np.ndarray] = {}
-    inside, element, rows = False, 0, []
+    inside, element = False, 0
+    rows: list[list[float]] = []
 
     def close() -> None:
         square = len({len(rows), *map(len, rows)}) == 1

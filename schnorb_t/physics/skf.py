@@ -94,7 +94,10 @@ def atoms_of_name(path: Path) -> tuple[int, int] | None:
     """(Z_A, Z_B) if a file's name holds one pair of element symbols, ``A-B``, in any case; else None."""
     pairs = {(a.capitalize(), b.capitalize()) for a, b in _PAIR.findall(path.name.removesuffix(".skf"))}
     known = [pair for pair in pairs if set(pair) <= set(chemical_symbols[1:])]
-    return tuple(map(chemical_symbols.index, known[0])) if len(known) == 1 else None
+    if len(known) != 1:
+        return None
+    a, b = known[0]
+    return chemical_symbols.index(a), chemical_symbols.index(b)
 
 
 def _like_atoms(path: Path, lines: list[str], extended: bool) -> bool:

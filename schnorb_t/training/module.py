@@ -202,6 +202,7 @@ class MatrixModule(L.LightningModule):
         return load_single(find_model(self.start_from))[1].training_groups if self.start_from else ()
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Blocks and matrices of a batch, as ``MatrixModel.forward``."""
         return self.model(batch)
 
     def on_before_batch_transfer(self, batch: dict[str, Tensor], _: int) -> dict[str, Tensor]:
@@ -249,6 +250,7 @@ class MatrixModule(L.LightningModule):
                 logger.log_metrics({f"val/{name}": error for name, error in errors.items()}, step=0)
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        """The weighted losses of a batch, with what each contributes in the log."""
         loss, parts = self._loss(*self._quantities(batch), self.current_epoch)
         n = len(batch[keys.N_ATOMS])
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=n)
@@ -256,6 +258,7 @@ class MatrixModule(L.LightningModule):
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+        """Adds a batch to the errors of the validation, with the full weights of all losses."""
         prediction, reference = self._quantities(batch)
         # full weights from the first epoch on: the best checkpoint is chosen among epochs of different schedules
         loss, _ = self._loss(prediction, reference, math.inf)
@@ -278,11 +281,13 @@ class MatrixModule(L.LightningModule):
             self.validation[name].update(value, weight)
 
     def on_validation_epoch_end(self) -> None:
+        """Logs the errors of the validation molecules and begins anew."""
         for name, metric in self.validation.items():
             self.log(f"val/{name}", metric.compute(), prog_bar=name == "hamiltonian_mae_eh", sync_dist=False)
             metric.reset()
 
     def configure_optimizers(self):
+        """AdamW, warm-up, cosine; two-centre functions have a rate of their own, the prior stays as it is."""
         fast, slow = self.model.parameter_groups()
         optimizer = torch.optim.AdamW(
             [
@@ -317,6 +322,11 @@ class MatrixModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the card and the configuration, which make a model of the checkpoint.
+
+        Raises:
+            RuntimeError: neither ``prepare`` nor ``describe`` has run.
+        """
         if self.card is None:
             raise RuntimeError("prepare(data) or describe(data) must run before a checkpoint is written")
         checkpoint[KEY] = {**self.card.to_entry(), "config": self.config_text}

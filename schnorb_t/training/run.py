@@ -32,7 +32,7 @@ from schnorb_t.data.datamodule import MatrixDataModule
 from schnorb_t.errors import ConfigurationError, UserError, system_fault
 from schnorb_t.files import write_text
 from schnorb_t.training.callbacks import RunCheckpoint, WholeFileIO
-from schnorb_t.training.checkpoint import load_model
+from schnorb_t.training.checkpoint import load_single
 from schnorb_t.training.configuration import ConfigurationParser, make_parser, parse_configuration
 from schnorb_t.training.ema import ExponentialMovingAverage
 from schnorb_t.training.module import MatrixModule
@@ -183,7 +183,7 @@ class _Run:
         torch.set_num_threads(max(1, config.threads))
         with _told(None):
             self.checkpoint = RunCheckpoint(**vars(parts.checkpoint))
-            callbacks = [ExponentialMovingAverage(**vars(parts.ema))]
+            callbacks: list[Callback] = [ExponentialMovingAverage(**vars(parts.ema))]
             if config.trainer.limit_val_batches != 0:  # or there is nothing to stop by
                 callbacks.append(EarlyStopping(**vars(parts.early_stopping)))
         # of its own, because ModelCheckpoint's save_last is written only when the best one is
@@ -258,19 +258,20 @@ def train(
     torch.set_float32_matmul_precision("highest")
     run = _Run(config, parser)
     trainer, module, data = run.trainer, run.module, run.data
-    main, folder = rank_zero_only.rank == 0, run.folder()
+    main, folder = getattr(rank_zero_only, "rank", 0) == 0, run.folder()
     resumed = _prepare(run, tell if main else lambda text: None)
     module.config_text = run.text
     if main:
         _begin(run, folder, tell)
     with _told(folder):
         trainer.fit(module, data, ckpt_path=None if resumed is None else str(resumed.path), weights_only=True)
-        if (
-            run.last in trainer.callbacks and not run.trial and trainer.global_step == 0
-        ):  # max_epochs 0 and the like: the closed-form start
-            trainer.save_checkpoint(Path(run.last.dirpath) / "last.ckpt")
-            run.last.best_model_path = str(Path(run.last.dirpath) / "last.ckpt")
-    if main and run.checkpoint.lost is not None:
+        if run.last in trainer.checkpoint_callbacks and not run.trial and trainer.global_step == 0:
+            # max_epochs 0 and the like: the closed-form start
+            assert run.last.dirpath is not None  # the trainer has set it
+            path = Path(run.last.dirpath) / "last.ckpt"
+            trainer.save_checkpoint(path)
+            run.last.best_model_path = str(path)
+    if main and run.checkpoint.lost is not None and resumed is not None:
         tell(
             f"{resumed.path}: the best checkpoint so far ({run.checkpoint.monitor} {run.checkpoint.lost:.6g}) is not "
             "found beside it; the best one was chosen among those since"
@@ -285,7 +286,7 @@ def train(
             _write_run(run, result, resumed)
             if result.best is None:
                 tell("no checkpoint was written, hence nothing is tested")
-            elif result.finished:
+            elif result.finished and folder is not None:
                 result.metrics = finish(folder, result.best, data, module)
     return result
 
@@ -319,6 +320,7 @@ def _prepare(run: _Run, tell: Callable[[str], None]) -> Resumed | None:
 def _leave_out_seen(run: _Run, tell: Callable[[str], None]) -> None:
     """Test molecules that the weights have seen, in the training of the model they come from, test nothing."""
     module, data = run.module, run.data
+    assert module.card is not None  # ``prepare`` or ``describe`` has made it
     seen = np.array(module.card.training_groups, dtype=str)
     test = data.split["test"]
     known = np.isin(data.store.groups[test].astype(str), seen) if len(test) else np.zeros(0, bool)
@@ -371,6 +373,7 @@ def _write_run(run: _Run, result: TrainingResult, resumed: Resumed | None) -> No
     def relative(path: Path | None) -> str | None:
         return None if path is None else os.path.relpath(path, result.folder)
 
+    assert result.folder is not None  # a trial writes nothing
     write_json(
         result.folder / "run.json",
         {
@@ -403,7 +406,7 @@ def finish(folder: Path, best: str | Path, data: MatrixDataModule, module: Matri
     """
     from schnorb_t.training import evaluation, property_metrics, report
 
-    model, _ = load_model(best)
+    model, _ = load_single(best)
     if not len(data.split["test"]):
         return {}
     levels = evaluation.OrbitalLevels()
