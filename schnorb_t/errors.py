@@ -122,7 +122,9 @@ def signals_end_it() -> Iterator[None]:
     def dropped(unraisable: sys.UnraisableHookArgs) -> None:
         if isinstance(unraisable.exc_value, KeyboardInterrupt):
             number = signal.SIGTERM if isinstance(unraisable.exc_value, Terminated) else signal.SIGINT
-            threading.Timer(0.02, os.kill, (os.getpid(), number)).start()
+            if not any(timer.is_alive() for timer in again):  # one exception may be dropped twice
+                again.append(threading.Timer(0.02, os.kill, (os.getpid(), number)))
+                again[-1].start()
         else:
             hook(unraisable)
 
@@ -130,12 +132,15 @@ def signals_end_it() -> Iterator[None]:
         yield
         return
     ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    again: list[threading.Timer] = []
     hook, sys.unraisablehook = sys.unraisablehook, dropped
     if ours:
         signal.signal(signal.SIGTERM, handle)
     try:
         yield
     finally:
+        for timer in again:
+            timer.cancel()
         sys.unraisablehook = hook
         if ours:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
