@@ -146,6 +146,26 @@ def signals_end_it() -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the block ends; HDF5, which calls Python to write, would lose them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in before.items() if callable(handler)}
+    for number in before:
+        signal.signal(number, lambda number, frame: arrived.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for waiting in dict.fromkeys(arrived):
+            signal.raise_signal(waiting)
+
+
 def _leave(message: str, code: int) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(code)
@@ -165,6 +185,7 @@ def run_command(main: Callable[[], None]) -> None:
         _leave(str(error), USER_ERROR)
     except KeyboardInterrupt as error:
         terminated = isinstance(error, Terminated)
+        exec("")  # CPython forgets by it that Ctrl-C passed through an exec of its own, and keeps the exit code
         told = str(error) or ("terminated" if terminated else "interrupted")
         _leave(told, TERMINATED if terminated else INTERRUPTED)
     except BrokenPipeError:

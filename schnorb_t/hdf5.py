@@ -13,6 +13,7 @@ from pathlib import Path
 
 import h5py
 
+from schnorb_t.errors import uninterrupted
 from schnorb_t.files import atomic_write, write_error
 
 
@@ -110,17 +111,19 @@ class HDF5Output:
             place = stack.enter_context(atomic_write(self.path, remedy=self.remedy, temporary=self._temporary))
             self._disk = _Disk(place)
             stack.callback(self._disk.close)
-            self.file = h5py.File(self._disk, "w", **self._options)
+            with uninterrupted():
+                self.file = h5py.File(self._disk, "w", **self._options)
             stack.push(self._close)
             self._stack = stack.pop_all()
         return self
 
     def _close(self, kind, *_) -> None:
         if kind is None:
-            self.file.close()
+            with uninterrupted():
+                self.file.close()
             self.check()
         else:
-            with suppress(Exception):  # the first error is the one to tell
+            with suppress(Exception), uninterrupted():  # the first error is the one to tell
                 self.file.close()
 
     def __exit__(self, *error) -> None:

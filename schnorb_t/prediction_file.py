@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import h5py
@@ -11,7 +12,7 @@ import numpy as np
 
 import schnorb_t
 from schnorb_t import keys, units
-from schnorb_t.errors import UserError, brief
+from schnorb_t.errors import UserError, brief, uninterrupted
 from schnorb_t.files import check_output
 from schnorb_t.hdf5 import HDF5Output
 from schnorb_t.prediction import Prediction
@@ -79,6 +80,12 @@ class PredictionWriter:
         Raises:
             UserError: the disk refuses.
         """
+        with uninterrupted():
+            self._add(index, prediction)
+        self._output.check()
+        self.count += 1
+
+    def _add(self, index: int, prediction: Prediction) -> None:
         group = self._output.file.create_group(f"{index:06d}")
         for q in predicted():
             value = prediction.properties.get(q.field, getattr(prediction, q.field, None))
@@ -95,21 +102,24 @@ class PredictionWriter:
                 **({} if prediction.doubt is None else {"doubt_ev": prediction.doubt}),
             }
         )
-        self._output.check()
-        self.count += 1
 
     def skipped(self, lines: list[str]) -> None:
         """Note what was left out, one line each."""
-        self._output.file.attrs["skipped"] = json.dumps(lines)
+        with uninterrupted():
+            self._output.file.attrs["skipped"] = json.dumps(lines)
 
     def __enter__(self) -> PredictionWriter:
-        self._output.__enter__()
-        self._output.file.attrs.update(self._attributes)
+        with ExitStack() as stack:  # removes what was begun if the block does not come to its end
+            stack.enter_context(self._output)
+            with uninterrupted():
+                self._output.file.attrs.update(self._attributes)
+            stack.pop_all()
         return self
 
     def __exit__(self, kind, *error) -> None:
         if kind is None:
-            self._output.file.attrs["n_structures"] = self.count
+            with uninterrupted():
+                self._output.file.attrs["n_structures"] = self.count
         self._output.__exit__(kind, *error)
 
 

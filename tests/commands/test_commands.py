@@ -14,7 +14,7 @@ import pytest
 
 from schnorb_t import commands
 from schnorb_t.commands import COMMANDS, Command, main
-from schnorb_t.errors import Terminated, UserError, run_command
+from schnorb_t.errors import Terminated, UserError, run_command, uninterrupted
 from tests.commands.inputs import (
     CONTINUE,
     NEEDS,
@@ -254,6 +254,15 @@ def test_a_signal_ends_a_prediction_and_removes_what_it_made(number, code, input
     _, err = child.communicate(timeout=60)
     assert child.returncode == code and "Traceback" not in err and "nothing was written" in err
     assert not left_behind(tmp_path) and not (tmp_path / "out.h5").exists()
+
+
+def test_a_signal_waits_for_the_end_of_a_block():
+    done = []
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        done.append("whole")
+    assert done == ["whole"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_reader_that_has_gone_is_no_error():
