@@ -3,15 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from scipy.spatial.transform import Rotation
 
 from schnorb_t import keys
 from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.nn.doubt import Grams, LastLayerMembers, level_deviations
 from schnorb_t.nn.model import MatrixModel
-from schnorb_t.reference.rotation import orbital_rotation
 from schnorb_t.training.calibration import LevelErrors, draw_members, fit_factor
-from tests.nn.molecules import minimal_basis, structures
+from tests.nn.molecules import assert_alone_and_turned, minimal_basis, structures
 
 pytest.importorskip("pyscf")
 CUTOFF = 10.0
@@ -43,16 +41,8 @@ def deviations(model, numbers, positions):
 
 
 def test_deviations_are_matrices_like_h(model):
-    numbers, positions = structures()
-    together = deviations(model, numbers, positions)
-    rotation = Rotation.random(rng=np.random.default_rng(2)).as_matrix()
-    turned = deviations(model, numbers, [x @ rotation.T for x in positions])
-    for k, d in enumerate(together):
-        bound = 1e-9 * np.abs(d).max()
+    for d in assert_alone_and_turned(deviations, model, 1e-9, seed=2):
         assert np.abs(d).max() > 0 and np.array_equal(d, d.transpose(0, 2, 1))
-        assert np.abs(deviations(model, numbers[k : k + 1], positions[k : k + 1])[0] - d).max() < bound
-        turn = orbital_rotation(model.basis, numbers[k], rotation)
-        assert np.abs(turned[k] - turn @ d @ turn.T).max() < bound
 
 
 def test_training_does_not_pay_for_doubt(model):

@@ -4,16 +4,14 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from scipy.spatial.transform import Rotation
 
 from schnorb_t import keys
 from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.nn.assembly import matrix_from_blocks
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.nn.overlap import overlap_power, to_orthogonal
-from schnorb_t.reference.rotation import orbital_rotation
 from schnorb_t.training.losses import Output, Quantities
-from tests.nn.molecules import minimal_basis, split_basis, structures
+from tests.nn.molecules import assert_alone_and_turned, minimal_basis, split_basis, structures
 
 pytest.importorskip("pyscf")
 CUTOFF = 10.0
@@ -66,15 +64,7 @@ def matrices(model, numbers, positions):
 
 
 def test_alone_as_in_a_batch_and_turned(model):
-    numbers, positions = structures()
-    together = matrices(model, numbers, positions)
-    rotation = Rotation.random(rng=np.random.default_rng(7)).as_matrix()
-    turned = matrices(model, numbers, [x @ rotation.T for x in positions])
-    for k, h in enumerate(together):
-        bound = 1e-10 * np.abs(h).max()
-        assert np.abs(matrices(model, numbers[k : k + 1], positions[k : k + 1])[0] - h).max() < bound
-        d = orbital_rotation(model.basis, numbers[k], rotation)
-        assert np.abs(turned[k] - d @ h @ d.T).max() < bound
+    assert_alone_and_turned(matrices, model, 1e-10, seed=7)
 
 
 def test_the_closed_form_start_is_exact_for_two_centre_matrices_of_orthogonal_functions(model):
@@ -130,16 +120,7 @@ def test_levels_do_not_feel_a_learned_overlap(projected_model):
 
 
 def test_a_learned_overlap_alone_as_in_a_batch_and_turned(projected_model):
-    model = projected_model
-    numbers, positions = structures()
-    together = matrices(model, numbers, positions)
-    rotation = Rotation.random(rng=np.random.default_rng(9)).as_matrix()
-    turned = matrices(model, numbers, [x @ rotation.T for x in positions])
-    for k, h in enumerate(together):
-        bound = 1e-9 * np.abs(h).max()
-        assert np.abs(matrices(model, numbers[k : k + 1], positions[k : k + 1])[0] - h).max() < bound
-        d = orbital_rotation(model.basis, numbers[k], rotation)
-        assert np.abs(turned[k] - d @ h @ d.T).max() < bound
+    assert_alone_and_turned(matrices, projected_model, 1e-9, seed=9)
 
 
 def test_losses_compare_in_the_orthogonal_functions(projected_model):

@@ -4,10 +4,21 @@ import numpy as np
 import scipy.linalg
 from ase.data import chemical_symbols
 from scipy.interpolate import BPoly, CubicSpline
+from scipy.optimize import brentq
+from scipy.special import expit
 
 from tests.test_basis_and_conventions import standard_wigner
 
 COLUMNS = ["dd0", "dd1", "dd2", "pd0", "pd1", "pp0", "pp1", "sd0", "sp0", "ss0"]
+
+
+def filling(energies: np.ndarray, n_electrons: float, kt: float) -> np.ndarray:
+    """[m], 0..1: how far each level is filled, by Fermi and Dirac or, where kt is 0, the lowest ones."""
+    if not kt:
+        return (np.arange(len(energies)) < n_electrons / 2).astype(float)
+    low, high = energies[0] - 1, energies[-1] + 1
+    mu = brentq(lambda t: 2 * expit(-(energies - t) / kt).sum() - n_electrons, low, high, xtol=1e-15)
+    return expit(-(energies - mu) / kt)
 
 
 def expand(line):
@@ -138,8 +149,7 @@ def gamma(r, ua, ub):
 
 def scc(tables, numbers, positions, charge=0, kt=0.0):
     """(charges, electronic (free) energy) by damped iteration; positions in Bohr, kt in Eh."""
-    from scipy.optimize import brentq
-    from scipy.special import entr, expit
+    from scipy.special import entr
 
     h0, s, atom = tables.matrices(numbers, positions)
     u = [tables.onsite(z)[1] for z in numbers]
@@ -156,11 +166,7 @@ def scc(tables, numbers, positions, charge=0, kt=0.0):
         v = g @ (n - neutral)
         h = h0 + 0.5 * s * (v[atom][:, None] + v[atom][None, :])
         e, c = scipy.linalg.eigh(h, s)
-        if kt:
-            mu = brentq(lambda t, e=e: 2 * expit(-(e - t) / kt).sum() - n_el, e[0] - 1, e[-1] + 1, xtol=1e-15)
-            p = expit(-(e - mu) / kt)
-        else:
-            p = (np.arange(len(e)) < n_el / 2).astype(float)
+        p = filling(e, n_el, kt)
         density = 2 * (c * p) @ c.T
         new = np.bincount(atom, np.sum(density * s, 1), minlength=len(u))
         if np.abs(new - n).max() < 1e-12:
@@ -219,8 +225,7 @@ def dftb(tables, numbers, positions, charge=0, kt=0.0, by_shell=False, derivativ
     The potential of a site is the derivative of the interaction energy by its charge, taken numerically (complex step),
     so that no formula of the package stands here again.
     """
-    from scipy.optimize import brentq
-    from scipy.special import entr, expit
+    from scipy.special import entr
 
     h0, s, atom = tables.matrices(numbers, positions)
     sites, site_of_orbital, u, neutral = [], [], [], []
@@ -258,11 +263,7 @@ def dftb(tables, numbers, positions, charge=0, kt=0.0, by_shell=False, derivativ
     for _ in range(3000):
         v = potential(electrons - neutral)[site_of_orbital]
         e, c = scipy.linalg.eigh(h0 + 0.5 * s * (v[:, None] + v[None, :]), s)
-        if kt:
-            mu = brentq(lambda t, e=e: 2 * expit(-(e - t) / kt).sum() - n_el, e[0] - 1, e[-1] + 1, xtol=1e-15)
-            p = expit(-(e - mu) / kt)
-        else:
-            p = (np.arange(len(e)) < n_el / 2).astype(float)
+        p = filling(e, n_el, kt)
         density = 2 * (c * p) @ c.T
         new = np.bincount(site_of_orbital, np.sum(density * s, 1), minlength=n)
         if np.abs(new - electrons).max() < 1e-12:
