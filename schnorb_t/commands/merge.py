@@ -10,12 +10,10 @@ from rich.console import Console
 from rich.progress import track
 
 from schnorb_t.basis import Basis, GaussianShell
+from schnorb_t.data.header import theory
 from schnorb_t.data.store import Header, MoleculeRecord, Store, StoreWriter
 from schnorb_t.errors import UserError
 from schnorb_t.structures import graph_key
-
-#: what a level says of the choice of molecules rather than of the calculation
-NOT_LEVEL = "structures"
 
 
 def merged_header(stores: list[Store]) -> Header:
@@ -29,9 +27,8 @@ def merged_header(stores: list[Store]) -> Header:
     functions: dict[int, tuple[GaussianShell, ...] | None] = {}
     core: dict[int, int] = {}
     for store in stores:
-        level = {k: v for k, v in store.level.items() if k != NOT_LEVEL}
-        plain = dataclasses.replace(store.header, basis=first.basis, level=level)
-        wanted = dataclasses.replace(first.header, level={k: v for k, v in first.level.items() if k != NOT_LEVEL})
+        plain = dataclasses.replace(store.header, basis=first.basis, level=theory(store.level))
+        wanted = dataclasses.replace(first.header, level=theory(first.level))
         if plain != wanted:
             raise UserError(f"{store.path} and {first.path} do not fit: {wanted.difference(plain)}")
         for z in store.basis.elements:
@@ -45,8 +42,7 @@ def merged_header(stores: list[Store]) -> Header:
     known = {z: shells_of for z, shells_of in functions.items() if shells_of is not None}
     complete = known if len(known) == len(functions) else None
     basis = Basis(first.basis.name, shells, complete, first.basis.projected, core=core)
-    level = {k: v for k, v in first.level.items() if k != NOT_LEVEL}
-    return Header(basis, first.target, level, first.programs)
+    return Header(basis, first.target, theory(first.level), first.programs)
 
 
 def merge(files: list[Path], *, output: Path) -> dict[str, Any]:

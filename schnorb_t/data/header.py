@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..basis import Basis
+
+#: What a level says of the choice of molecules rather than of the calculation.
+_NOT_THEORY = "structures"
+
+
+def theory(level: Mapping[str, Any]) -> dict[str, Any]:
+    """What a level of theory says of the calculation alone, so that two of them can be compared."""
+    return {name: value for name, value in level.items() if name != _NOT_THEORY}
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -15,6 +17,26 @@ Blocks = tuple[Tensor, Tensor]
 _NETWORKS: dict[str, type[MatrixNetwork]] = {}
 
 
+@dataclass(frozen=True)
+class Transfer:
+    """What another training may take of a network's weights (``training.transfer``), by their names.
+
+    Attributes:
+        trunk: parts (first word of a name) that have nothing to do with the basis.
+        closed_form: parts that follow from labels in closed form; labels of another level of theory give them anew.
+        doubt: parts that are drawn for one model; taken where they fit, left as they are elsewhere.
+        prior: parts that exist only with a prior.
+        per_element, per_pair: expressions for names of tables with a row per element, per ordered pair of elements.
+    """
+
+    trunk: tuple[str, ...] = ()
+    closed_form: tuple[str, ...] = ()
+    doubt: tuple[str, ...] = ()
+    prior: tuple[str, ...] = ()
+    per_element: re.Pattern[str] = re.compile(r"(?!)")
+    per_pair: re.Pattern[str] = re.compile(r"(?!)")
+
+
 class MatrixNetwork(nn.Module, ABC):
     """Molecules in, Hamiltonian and overlap out. ``class Mine(MatrixNetwork, name="mine")`` makes it known by name.
 
@@ -24,9 +46,11 @@ class MatrixNetwork(nn.Module, ABC):
         cutoff: Å, pairs farther apart have no block.
         orthogonal: H is learned in Löwdin's orthogonal functions.
         constants: numbers that decide what it computes, beside arguments and weights; checkpoints name them.
+        transfer: what a training that starts from it takes over.
     """
 
     name: ClassVar[str]
+    transfer: ClassVar[Transfer] = Transfer()
     basis: Basis
     cutoff: float
     orthogonal: bool

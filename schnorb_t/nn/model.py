@@ -8,6 +8,7 @@ scaled per element (pair) and shell pair to what the reference data leave.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from schnorb_t import keys
 from schnorb_t.basis import Basis
 from schnorb_t.nn.assembly import matrix_from_blocks
-from schnorb_t.nn.base import MatrixNetwork
+from schnorb_t.nn.base import MatrixNetwork, Transfer
 from schnorb_t.nn.blocks import OffsiteBlocks, OnsiteBlocks
 from schnorb_t.nn.constants import complete
 from schnorb_t.nn.doubt import LastLayerMembers, deviations
@@ -68,6 +69,21 @@ class MatrixModel(MatrixNetwork, name="matrix"):
         prior: ``{"basis": Basis.to_json(), "arguments": {...}}`` of a frozen model of a cheaper method, whose
             electronic structure the network takes as input (``nn.prior``); its weights are part of this model's.
     """
+
+    transfer = Transfer(
+        trunk=("embedding", "interactions", "electrostatics", "response", "pair", "chains", "chain_residual"),
+        closed_form=("two_centre", "overlap_two_centre", "scale", "overlap_scale"),
+        doubt=("doubt",),
+        prior=("prior", "prior_scalars", "prior_tensors", "prior_pairs"),
+        per_element=re.compile(
+            r"embedding\.table\.weight|(chains\.onsite|onsite_blocks|doubt\.onsite)\.weights\.\d+"
+            r"|(overlap_)?(two_centre|scale)\.onsite"
+        ),
+        per_pair=re.compile(
+            r"(?!prior\.).*filters\.pair\.weight|(overlap_)?two_centre\.coefficients"
+            r"|(overlap_)?scale\.(height|slope)"
+        ),
+    )
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ from schnorb_t.training.checkpoint import KEY, ModelCard, find_model, load_singl
 from schnorb_t.training.losses import MATRICES, QUANTITIES, SMEARING, Output, Quantities
 from schnorb_t.training.prior_cache import PriorCache
 from schnorb_t.training.property_metrics import property_errors
-from schnorb_t.training.transfer import start_from
+from schnorb_t.training.transfer import Taken, start_from
 
 DEFAULT_OUTPUTS = (
     Output(keys.HAMILTONIAN, weight=1000.0),
@@ -112,7 +112,8 @@ class MatrixModule(L.LightningModule):
         final_rate: see above.
         smearing: how the losses on properties fill levels.
         start_from: checkpoint, or name of a model of the package, whose weights the network begins with: all of them if
-            its basis is the same, else what it knows of chemistry (``training.transfer``).
+            basis and level of theory are the same; all but what the labels give in closed form if the basis is; else
+            what it knows of chemistry (``training.transfer``).
         prior_memory: GiB of memory for what a prior says of the molecules, which is then computed once for each instead
             of in every epoch.
 
@@ -164,8 +165,21 @@ class MatrixModule(L.LightningModule):
 
     VALIDATION = ("loss", "hamiltonian_mae_eh", "overlap_mae", "occupied_energy_mae_eh", "homo_mae_eh", "lumo_mae_eh")
 
-    def prepare(self, data) -> None:
-        """Closed-form start on a ``MatrixDataModule``, and the card that checkpoints will carry."""
+    def prepare(self, data) -> Taken | None:
+        """The start of a training, and the card that checkpoints will carry.
+
+        Whatever has a closed form is fitted to the training molecules first. What is then taken from another model
+        (``start_from``) replaces of it what that model has learned of the same labels.
+
+        Args:
+            data: a ``MatrixDataModule``.
+
+        Returns:
+            what was taken from ``start_from``; None without.
+
+        Raises:
+            UserError: an element of the basis that no training molecule has; a model that does not fit.
+        """
         seen: set[int] = set()
 
         def batches():
@@ -174,8 +188,9 @@ class MatrixModule(L.LightningModule):
                 yield batch
 
         self.model.fit_reference(batches)
+        taken = None
         if self.start_from:
-            start_from(self.model, find_model(self.start_from))
+            taken = start_from(self.model, find_model(self.start_from), data.store.header)
         missing = [chemical_symbols[z] for z in self.model.basis.elements if z not in seen]
         if missing:
             raise UserError(
@@ -183,6 +198,7 @@ class MatrixModule(L.LightningModule):
                 "train on more molecules (data.max_train) or leave that element out of the file"
             )
         self.describe(data)
+        return taken
 
     def describe(self, data, earlier: Iterable[str] | None = None) -> None:
         """Take the card's facts from the data.

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from schnorb_t.basis import Basis
+from schnorb_t.data.header import theory
 from schnorb_t.errors import UserError
 from schnorb_t.nn.constants import complete
 from schnorb_t.nn.model import MatrixModel
@@ -82,11 +83,10 @@ def check_resume(path: str | Path, arguments: Mapping[str, Any], basis: Basis, l
             f"{path}: of another basis or other elements ({Basis.from_json(entry['basis'])}) than the data ({basis}); "
             f"begin a new training from its weights: --model.start_from {path} without --ckpt_path"
         )
-    level_was = {k: v for k, v in entry["level"].items() if k != "structures"}
-    if level_was != {k: v for k, v in level.items() if k != "structures"}:
+    if theory(entry["level"]) != theory(level):
         raise UserError(
-            f"{path}: learned labels of another level of theory ({level_was}); begin a new training from its weights: "
-            f"--model.start_from {path} without --ckpt_path"
+            f"{path}: learned labels of another level of theory ({theory(entry['level'])}); begin a new training from "
+            f"its weights: --model.start_from {path} without --ckpt_path"
         )
     lines = tuple(_differences(entry.get("config", ""), config))
     return Resumed(

@@ -295,7 +295,9 @@ def _prepare(run: _Run, tell: Callable[[str], None]) -> Resumed | None:
     """The start of the network: closed-form, of another model, or of the training that goes on."""
     module, data, path = run.module, run.data, run.config.ckpt_path
     if path is None:
-        module.prepare(data)
+        taken = module.prepare(data)
+        if taken is not None:
+            tell(f"{module.start_from}: {taken} is taken from it")
         _leave_out_seen(run, tell)
         return None
     resumed = check_resume(path, module.arguments, data.basis, data.store.level, run.text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from schnorb_t.basis import Basis
+from schnorb_t.data.header import theory
 from schnorb_t.data.store import Store
 from schnorb_t.errors import UserError
 from schnorb_t.training.checkpoint import ModelCard
@@ -57,10 +58,10 @@ def check_seen(card: ModelCard, store: Store, indices: np.ndarray, split: str) -
 
 def level_difference(card: ModelCard, store: Store) -> str:
     """What differs between the level of theory the model learned and that of the labels, ``""`` if nothing."""
-    keys = sorted({*card.level, *store.level} - {"structures"})
+    mine, theirs = theory(card.level), theory(store.level)
     parts = [
-        f"{k}: model {card.level.get(k, 'none')}, data {store.level.get(k, 'none')}"
-        for k in keys
-        if card.level.get(k) != store.level.get(k)
+        f"{k}: model {mine.get(k, 'none')}, data {theirs.get(k, 'none')}"
+        for k in sorted({*mine, *theirs})
+        if mine.get(k) != theirs.get(k)
     ]
     return "; ".join(parts)

@@ -1,68 +1,83 @@
-"""Begin a training from another model: all of it, or what it knows of chemistry.
+"""Begin a training from another model: all of it, all but what labels give in closed form, or its chemistry alone.
 
-From a model of the same basis everything is taken (fine-tuning, more epochs with a fresh schedule, more molecules; a
-prior may be added), also where one of the two knows elements that the other does not: what belongs to these keeps the
-start that it has. From one of another basis or level of theory, say GFN2-xTB's valence shells, the parts that do not
-speak of orbitals are taken: embedding, interactions, electrostatics, pairs, chains. Two-centre functions, scales and
-orbital blocks then start from the new labels.
+From a model of the same basis and level of theory everything is taken (fine-tuning, more epochs with a fresh schedule,
+more molecules; a prior may be added). From one of the same basis and another level of theory (GFN2-xTB in the same
+valence-only basis, say) everything but the two-centre functions and the scales, which the new labels give in closed
+form: the network then starts as the correction to the new two-centre functions that it was to the old ones. From one of
+another basis the parts that do not speak of orbitals are taken: embedding, interactions, electrostatics, pairs, chains.
+Where one of the two knows elements that the other does not, what belongs to these keeps the start that it has.
+``nn.base.Transfer`` says of every network which parts these are.
 """
 
 from __future__ import annotations
 
 import re
+from enum import IntEnum
 from pathlib import Path
 
 import torch
 from ase.data import chemical_symbols
 from torch import Tensor
 
+from schnorb_t.data.header import Header, theory
 from schnorb_t.errors import UserError
 from schnorb_t.nn.model import MatrixModel
-from schnorb_t.training.checkpoint import load_single
+from schnorb_t.training.checkpoint import ModelCard, load_single
 
-#: Parts whose weights have nothing to do with the basis.
-TRUNK = ("embedding", "interactions", "electrostatics", "response", "pair", "chains", "chain_residual")
-#: Tables with one row per element or per pair of elements, by the names that they have in a network.
-_PER_ELEMENT = re.compile(
-    r"embedding\.table\.weight|(chains\.onsite|onsite_blocks)\.weights\.\d+"
-    r"|(overlap_)?(two_centre|scale)\.onsite"
-)
-_PER_PAIR = re.compile(
-    r"(?!prior\.).*filters\.pair\.weight|(overlap_)?two_centre\.coefficients|(overlap_)?scale\.(height|slope)"
-)
 #: Those whose last columns are scalars of the prior: so many of the atom itself, then per kind one per element.
 _PRIOR_SCALARS = re.compile(r"prior\.(mean|width)|prior_scalars\.weight")
-#: Parts that every model has for itself: deviations of the last layer follow from its own training molecules.
-_OWN = ("doubt",)
 
 
-def start_from(model: MatrixModel, path: str | Path) -> bool:
+class Taken(IntEnum):
+    """What a training took from another model."""
+
+    TRUNK = 0
+    ALL_BUT_CLOSED_FORM = 1
+    EVERYTHING = 2
+
+    def __str__(self) -> str:
+        return {
+            Taken.TRUNK: "what does not depend on the basis (its own is another)",
+            Taken.ALL_BUT_CLOSED_FORM: "all but two-centre functions and scales (it learned another level of theory)",
+            Taken.EVERYTHING: "everything",
+        }[self]
+
+
+def start_from(model: MatrixModel, path: str | Path, labels: Header | None = None) -> Taken:
     """Copy weights of a trained model into ``model``, in place.
 
     Args:
         model: to be trained; its closed-form start, if wanted, has been made.
         path: checkpoint of a model with the same network. Elements may differ: those that it does not know keep the
             weights that they have.
+        labels: what is to be learned; left out: what the other model learned.
 
     Returns:
-        whether everything was taken (same basis) rather than the parts of ``TRUNK``.
+        what was taken; false where the basis differs.
 
     Raises:
         UserError: no checkpoint, an ensemble, another network, no element in common.
     """
-    other, _ = load_single(path)
+    other, card = load_single(path)
     mine, theirs = model.state_dict(), other.state_dict()
     here, there = model.basis.elements, other.basis.elements
     common = [z for z in here if z in there]
     if not common:
         symbols = ", ".join(chemical_symbols[z] for z in there)
         raise UserError(f"{path}: knows {symbols} only, none of the elements to be learned")
-    names = [name for name in mine if name.split(".")[0] not in _OWN]
-    everything = _same_functions(model, other, common)
-    if not everything:
-        names = [name for name in names if name.split(".")[0] in TRUNK]
-    if other.prior is None:  # what a prior adds begins anew
-        names = [name for name in names if not name.startswith("prior")]
+    parts = model.transfer
+    taken = Taken.TRUNK
+    if _same_functions(model, other, common):
+        taken = Taken.EVERYTHING if _same_labels(card, labels) else Taken.ALL_BUT_CLOSED_FORM
+
+    def wanted(part: str) -> bool:
+        if taken is Taken.TRUNK:
+            return part in parts.trunk
+        if other.prior is None and part in parts.prior:  # what a prior adds begins anew
+            return False
+        return taken is Taken.EVERYTHING or part not in (*parts.closed_form, *parts.doubt)
+
+    names = [name for name in mine if wanted(name.split(".")[0])]
     to, of = (torch.tensor([elements.index(z) for z in common]) for elements in (here, there))
     pairs_to, pairs_of = ((t[:, None] * len(e) + t).flatten() for t, e in ((to, here), (of, there)))
 
@@ -70,7 +85,7 @@ def start_from(model: MatrixModel, path: str | Path) -> bool:
         """Columns of the prior's scalars; what those of an element unknown so far say is not listened to at first."""
         if old.shape[1] != model.prior.n_scalars or new.shape[1] != other.prior.n_scalars:
             return None
-        kinds = 1 + len(model.prior.RANGES)
+        kinds = 1 + len(model.prior.ranges)
         fixed, kind = model.prior.n_scalars - kinds * len(here), torch.arange(kinds)[:, None]
         into, out_of = (
             torch.cat((torch.arange(fixed), (fixed + kind * len(e) + t).flatten()))
@@ -87,7 +102,11 @@ def start_from(model: MatrixModel, path: str | Path) -> bool:
     def merged(name: str, old: Tensor, new: Tensor) -> Tensor | None:
         if _PRIOR_SCALARS.fullmatch(name):
             return scalars(name, old, new)
-        rows = (to, of) if _PER_ELEMENT.fullmatch(name) else (pairs_to, pairs_of) if _PER_PAIR.fullmatch(name) else None
+        rows = None
+        if parts.per_element.fullmatch(name):
+            rows = to, of
+        elif parts.per_pair.fullmatch(name):
+            rows = pairs_to, pairs_of
         if rows is None:
             return new if new.shape == old.shape else None
         if new.shape[1:] != old.shape[1:]:
@@ -97,6 +116,7 @@ def start_from(model: MatrixModel, path: str | Path) -> bool:
         return out
 
     copied = {name: merged(name, mine[name], theirs[name]) if name in theirs else None for name in names}
+    copied = {k: v for k, v in copied.items() if v is not None or k.split(".")[0] not in parts.doubt}
     wrong = [name for name, value in copied.items() if value is None]
     if wrong:
         raise UserError(
@@ -104,7 +124,7 @@ def start_from(model: MatrixModel, path: str | Path) -> bool:
             "give both trainings the same model.network and cutoff"
         )
     model.load_state_dict({**mine, **copied})
-    return everything
+    return taken
 
 
 def _same_functions(model: MatrixModel, other: MatrixModel, common: list[int]) -> bool:
@@ -114,3 +134,8 @@ def _same_functions(model: MatrixModel, other: MatrixModel, common: list[int]) -
         and model.basis.layout == other.basis.layout
         and model.orthogonal == other.orthogonal
     )
+
+
+def _same_labels(card: ModelCard, labels: Header | None) -> bool:
+    """Whether a model learned the same quantity, of the same level of theory, as is to be learned."""
+    return labels is None or (card.target == labels.target and theory(card.level) == theory(labels.level))

@@ -14,7 +14,7 @@ from schnorb_t.physics.occupations import ZERO_TEMPERATURE
 from schnorb_t.training.checkpoint import ModelCard, load_model, write_checkpoint
 from schnorb_t.training.losses import Output
 from schnorb_t.training.module import MatrixModule
-from schnorb_t.training.transfer import TRUNK, start_from
+from schnorb_t.training.transfer import Taken, start_from
 from tests.nn.molecules import minimal_basis, structures, valence_basis
 from tests.training.examples import ARGUMENTS, BASIS, write_store
 
@@ -39,8 +39,47 @@ def test_everything_from_the_same_basis(tmp_path):
     source = randomised(BASIS, ARGUMENTS, 0)
     path = save(source, ARGUMENTS, tmp_path / "source.ckpt")
     target = randomised(BASIS, ARGUMENTS, 1)
-    assert start_from(target, path)
+    assert start_from(target, path) is Taken.EVERYTHING
     assert all(torch.equal(v, source.state_dict()[k]) for k, v in target.state_dict().items())
+
+
+@pytest.mark.parametrize("level", ["the same", "another", "another target"])
+def test_what_labels_give_in_closed_form_is_theirs(tmp_path, level):
+    """Pretraining on one level of theory, training on another: the new labels' two-centre functions stay."""
+    store = write_store(tmp_path / "toy.h5")
+    theory = {"functional": "another" if level == "another" else "extended Hueckel", "structures": "of its own"}
+    source = randomised(BASIS, ARGUMENTS, 0)
+    card = ModelCard(ARGUMENTS, BASIS, theory, "other" if level == "another target" else store.target, ("H2O",))
+    write_checkpoint(tmp_path / "source.ckpt", source, card, "")
+    data = MatrixDataModule(str(store.path), cutoff=8.0, batch_size=4)
+    network = {k: v for k, v in ARGUMENTS.items() if k != "cutoff"}
+    fitted = MatrixModule(data.basis, network, 8.0)
+    fitted.prepare(data)
+    module = MatrixModule(data.basis, network, 8.0, start_from=str(tmp_path / "source.ckpt"))
+    same = level == "the same"
+    assert module.prepare(data) is (Taken.EVERYTHING if same else Taken.ALL_BUT_CLOSED_FORM)
+    closed = {"two_centre", "overlap_two_centre", "scale", "overlap_scale"}
+    new, old = fitted.model.state_dict(), source.state_dict()
+    for name, value in module.model.state_dict().items():
+        wanted = new if name.split(".")[0] in closed and not same else old
+        assert torch.equal(value, wanted[name]), name
+    assert any(not torch.equal(new[k], old[k]) for k in new if k.split(".")[0] in closed)
+    assert "H2O" in module.card.training_groups
+
+
+def test_draws_of_the_last_layer_come_with_what_they_were_drawn_for(tmp_path):
+    """At the same level of theory, if both have as many; left as they are elsewhere."""
+    with_doubt = {**ARGUMENTS, "doubt_members": 4}
+    source = randomised(BASIS, with_doubt, 0)
+    path = save(source, with_doubt, tmp_path / "source.ckpt")
+    for members in (4, 3):
+        target = randomised(BASIS, {**ARGUMENTS, "doubt_members": members}, 1)
+        before = {k: v.clone() for k, v in target.state_dict().items()}
+        start_from(target, path)
+        wanted = source.state_dict() if members == 4 else before
+        name = "doubt.onsite.weights.0"
+        assert torch.equal(target.state_dict()[name], wanted[name])
+        assert torch.equal(target.state_dict()["embedding.table.weight"], source.state_dict()["embedding.table.weight"])
 
 
 @pytest.mark.parametrize(
@@ -93,7 +132,7 @@ def test_the_trunk_from_another_basis_and_more_elements(tmp_path):
     assert not start_from(target, path)
     mine, theirs = target.state_dict(), source.state_dict()
     for name, value in mine.items():
-        if name.split(".")[0] not in TRUNK:
+        if name.split(".")[0] not in MatrixModel.transfer.trunk:
             assert torch.equal(value, before[name]), name
     assert torch.equal(mine["embedding.table.weight"], theirs["embedding.table.weight"][[0, 3]])
     # pairs HH, HO, OH, OO of H, C, N, O
