@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +43,9 @@ _METHODS = (
 )
 _METHODS += "npa nbo nao ddec ddec6 bader eeq aim dftb xtb ref dft net"
 _CHARGES = frozenset(
-    [m + c for m in ["", *_METHODS.split()] for c in ("charge", "charges")] + ["q", "qs", "atomcharge", "pointcharges"]
+    [m + c for m in ["", *_METHODS.split()] for c in ("charge", "charges")]
+    + ["q", "qs", "atomcharge", "pointcharges"]
+    + ["oxidationstate", "oxidationstates", "oxidationnumber", "oxidationnumbers"]
 )
 _MOMENTS = frozenset(
     """initialmagmoms initialmagmom magmoms magmom magneticmoments magneticmoment spins spin spindensities spindensity
@@ -55,6 +58,20 @@ _KINDS: dict[Kind, frozenset[str]] = {
     "spin": _SPIN,
     "moment": _MOMENT,
 }
+#: What options of programs say under the name "spin" without a number of electrons.
+_NO_SPIN = frozenset("collinear noncollinear polarized unpolarized restricted unrestricted free off no rks uks".split())
+#: Last words of longer names, and words that make these something else.
+_LAST_WORDS: dict[str, Kind] = {
+    "mult": "multiplicity",
+    "multip": "multiplicity",
+    "uhf": "unpaired",
+    "unpaired": "unpaired",
+    "nopen": "unpaired",
+    "spin": "spin",
+}
+_ANOTHER_SPIN = frozenset(
+    "energy e ev orbit contamination squared nuclear atom site initial max min scale flip".split()
+)
 #: Words beside "charge" that make it something else than the charge of the molecule.
 _ANOTHER_CHARGE = frozenset(
     """nuclear core valence max min mean std n num number count model method scheme type id index iter cycle density
@@ -150,17 +167,37 @@ def statement(key: str, value: Any) -> Statement | None:
             return None
     elif value.strip().lower() in ("", "none", "null"):
         return None
+    key = key.strip(" \t()[]{},;'\"")
     name, number = _plain(key), _number(value)
     for kind, names in _KINDS.items():
         if name in names:
+            if kind == "spin" and number is None and _plain(str(value)) in _NO_SPIN:
+                return None
             # these are too common for other things: text under them says nothing
             return None if number is None and name in ("q", "2s", "charges", "sz") else Statement(kind, key, value)
-    words = {w.lower() for w in _WORD.findall(key)}
+    if number is not None and (open_shell := _spin_of_square(key, number)) is not None:
+        return Statement("moment", f"{key}={number:g}", open_shell) if open_shell else None
+    listed = [w.lower() for w in _WORD.findall(key)]
+    words = set(listed)
     if number is not None and number == round(number) and abs(number) < 20:
         if "charge" in words and not _ANOTHER_CHARGE & words:
             return Statement("charge", key, value)
         if "multiplicity" in words and not {"site", "wyckoff", "bond"} & words:
             return Statement("multiplicity", key, value)
+        if {"unpaired", "electrons"} <= words:
+            return Statement("unpaired", key, value)
+        if len(listed) > 1 and listed[-1] in _LAST_WORDS and number >= 0 and not _ANOTHER_SPIN & words:
+            return Statement(_LAST_WORDS[listed[-1]], key, value)
+    return None
+
+
+def _spin_of_square(key: str, number: float) -> float | None:
+    """Unpaired electrons of ``S=1`` or ``<S^2>=2.0`` (0.0 of a closed shell); ``None`` of other entries."""
+    if key.strip() == "S":
+        return 2 * number if number <= 4 and 2 * number == round(2 * number) and number >= 0 else None
+    name = _plain(key)
+    if name in ("ssquared", "spinsquared", "ssq") or (name == "s2" and re.search(r"[\^*<]", key)):
+        return float(np.sqrt(1 + 4 * number) - 1) if 0.1 < number < 50 else 0.0
     return None
 
 
@@ -192,41 +229,77 @@ def _charge_and_multiplicity(key: str, value: Any) -> list[Statement]:
     return [Statement("charge", key, parts[0]), Statement("multiplicity", key, parts[1])]
 
 
-_IN_TEXT = re.compile(r"([A-Za-z][\w+\- ]*?)\s*[:=]\s*[\"']?([+-]?\d+(?:\.\d*)?[+-]?)[\"']?(?=[\s,;)\]}/|]|$)")
+_IN_TEXT = re.compile(
+    r"([A-Za-z<][\w+\-^*<> ]*?)\s*[:=]\s*[\"']?([+-]?\d+(?:\.\d*)?[+-]?)(?: ?e|\|e\|)?[\"']?(?=[\s,;)\]}/|]|$)"
+)
 _WORD_AND_NUMBER = re.compile(
-    r"\b((?:(?:total|net|molecular|spin)[ _])?(?:charge|spin|mult(?:iplicity)?|uhf|unpaired))"
-    r"\s+([+-]?\d+[+-]?)(?=[\s,;)]|$)",
+    r"\b((?:(?:total|net|molecular|formal|overall|spin)[ _])?(?:charge|spin|mult(?:iplicity)?|uhf|unpaired))"
+    r"(?:\s+(?:of|is|equals?))?\s+([+-]?\d+[+-]?)(?=[\s,;.)]|$)",
     re.IGNORECASE,
 )
-_TWO_NUMBERS = re.compile(r"\s*([+-]?\d)\s+([1-9])\s*")
+_UNPAIRED_ELECTRONS = re.compile(r"(\d+)\s+(unpaired(?:\s+electrons?)?)\b", re.IGNORECASE)
+_TWO_NUMBERS = re.compile(r"\s*([+-]?\d)(?:\.0*)?[\s,;/]+([1-9])\s*")
+_TWO_AND_TITLE = re.compile(r"\s*([+-]\d)[\s,;/]+([1-9])\s(?=\s*[A-Za-z])")
+_BOTH_IN_TEXT = re.compile(
+    r"\b(?:charge|chrg|c)\s*(?:/|,|;|&|and\b|\s)\s*(?:spin[ _]?)?(?:mult(?:iplicity)?|spin|m)\b\s*[:=]?\s*[(\[]?\s*"
+    r"([+-]?\d+)\s*[,;/\s]\s*(\d+)",
+    re.IGNORECASE,
+)
+_STATES = {"doublet": 2, "triplet": 3, "quartet": 4, "quintet": 5, "sextet": 6, "septet": 7, "octet": 8}
+_STATE = re.compile(rf"(?<![\w-])({'|'.join(_STATES)})(?![\w-])(?!\s+(?:gap|instab))", re.IGNORECASE)
+_IONS = {"dication": 2, "dianion": -2, "trication": 3, "trianion": -3, "cation": 1, "anion": -1}
+_ION = re.compile(
+    r"\b(?:radical[ -](cation|anion)\b|(di(?:cat|an)ion|tri(?:cat|an)ion)\b|(cation|anion)[ .]*$)", re.IGNORECASE
+)
 
 
-def statements_in_text(text: str, n_protons: int) -> list[Statement]:
-    """What a free line of text says: ``charge: -2``, ``charge -2``, ``mult = 1``; or both alone, ``-2 1``.
+def statements_in_text(text: str, n_protons: int, words_too: bool = True) -> list[Statement]:
+    """What a free line of text says: ``charge: -2``, ``charge -2``, ``mult = 1``; or both alone, ``-2 1``; or in JSON.
 
     Args:
         text: a comment or title.
         n_protons: sum of the atomic numbers; two bare numbers count only where both fit the number of electrons.
+        words_too: where there are no numbers, words such as "triplet" and "radical cation" count.
     """
-    if pair := _TWO_NUMBERS.fullmatch(text):
+    text = text[:4000].replace("−", "-").replace("–", "-")
+    if text.lstrip().startswith("{"):
+        try:
+            table = json.loads(text)
+        except ValueError:
+            table = None
+        if isinstance(table, dict):
+            return statements(table)
+    pair = _TWO_NUMBERS.fullmatch(text) or _TWO_AND_TITLE.match(text)
+    if pair:
         charge, multiplicity = int(pair[1]), int(pair[2])
         if abs(charge) <= 4 and (n_protons - charge - multiplicity) % 2:
             return [Statement("charge", "first line", charge), Statement("multiplicity", "first line", multiplicity)]
-        return []
     out, text = [], text[:1000]
+    if both := _BOTH_IN_TEXT.search(text):
+        out += [Statement("charge", "charge", int(both[1])), Statement("multiplicity", "multiplicity", int(both[2]))]
+        text = text[: both.start()] + " " + text[both.end() :]
+    out += [Statement("unpaired", name, number) for number, name in _UNPAIRED_ELECTRONS.findall(text)]
     for name, value in _IN_TEXT.findall(text) + _WORD_AND_NUMBER.findall(text):
         words = name.split()
         for first in range(len(words)):
             if found := statement(" ".join(words[first:]), value):
                 out.append(found)
                 break
+    if not out and words_too:
+        if (state := _STATE.search(text)) and "singlet" not in text.lower():
+            out.append(Statement("multiplicity", f"its title: {state[1]}", _STATES[state[1].lower()]))
+        if ion := _ION.search(text):
+            out.append(
+                Statement("charge", f"its title: {ion[0].strip(' .')}", _IONS[(ion[1] or ion[2] or ion[3]).lower()])
+            )
     return out
 
 
 def _number(value: Any) -> float | None:
     """``-2``, ``"-2"``, ``"2-"``, ``"+1"``; ``None`` for what is no finite number."""
     if isinstance(value, str):
-        value = value.strip().replace("−", "-")
+        value = value.replace("−", "-").strip().strip("()[]{},;'\"").strip()
+        value = re.sub(r"(?<=\d)\s*(?:e|\|e\|)$", "", value) if value[-1:].isalpha() or value[-1:] == "|" else value
         if value[-1:] in ("+", "-") and value[:-1].isdecimal():
             value = value[-1] + value[:-1]
     try:
@@ -318,4 +391,4 @@ def electrons(said: Iterable[Statement], n_protons: int) -> Electrons:
 
 
 def _origin(s: Statement) -> str:
-    return s.key if s.kind == "moments" else _say(s)
+    return s.key if s.kind == "moments" or s.key.startswith("its title") or "=" in s.key else _say(s)

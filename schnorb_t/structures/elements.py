@@ -10,7 +10,8 @@ from ase.data import atomic_numbers, chemical_symbols
 #: Masses of the isotopes that have symbols of their own, atomic mass units.
 _NAMED_ISOTOPES = {"D": 2.014, "T": 3.016}
 _GHOST = re.compile(r"(X|XX|Q|DU|DUMMY|LP|TV|M)|(@|BQ|GH|GHOST|X)[-_:]?[A-Z]{0,2}\d*|[A-Z]{1,2}(:|[-_](BQ|GH|GHOST))")
-_SYMBOL = re.compile(r"(\d{0,3})([A-Za-z]{1,2})(\d*|[_.\-(].*)")
+_SYMBOL = re.compile(r"(\d{0,3})([A-Za-z]{1,2})(\d*|[_.\-(].*|\d?[+-]+|[+-]\d)")
+_ION = re.compile(r"\d{0,3}[A-Za-z]{1,2}(?:(\d?)([+-]+)|(\+\d))")
 
 
 @lru_cache(maxsize=4096)
@@ -18,8 +19,8 @@ def parse_element(text: str) -> tuple[int, float] | None:
     """Atomic number and mass of what stands where a file names an element.
 
     Known are symbols in any case (``C``, ``CL``), atomic numbers (``6``), isotopes (``D``, ``T``, ``2H``, ``13C``),
-    labels (``C12``, ``N_3``, ``O.2``, ``H(fragment=1)``), and ghost or dummy atoms (``X``, ``Bq``, ``Gh``, ``Du``,
-    ``O:``, ``@H``), whose number is 0.
+    labels (``C12``, ``N_3``, ``O.2``, ``H(fragment=1)``), ions (``Cl-``, ``Ca2+``; see ``formal_charge``), and ghost or
+    dummy atoms (``X``, ``Bq``, ``Gh``, ``Du``, ``O:``, ``@H``), whose number is 0.
 
     Returns:
         (atomic number, mass in atomic mass units; NaN where the element's usual one is meant), or ``None`` if unknown.
@@ -43,3 +44,15 @@ def parse_element(text: str) -> tuple[int, float] | None:
     if number and not z <= number <= 3 * z + 3:
         return None
     return z, float(number) if number else float("nan")
+
+
+def formal_charge(text: str) -> int:
+    """The charge that a symbol carries (``Cl-``: -1, ``Ca2+``, ``Ca++``, ``Ca+2``: 2), 0 where it has none."""
+    found = _ION.fullmatch(text.strip())
+    if not found:
+        return 0
+    if found[3]:
+        return int(found[3])
+    if len(set(found[2])) > 1:
+        return 0
+    return (int(found[1]) if found[1] else len(found[2])) * (1 if found[2][0] == "+" else -1)

@@ -18,11 +18,22 @@ _TO_ANGSTROM = {
     "p": "divide them by 100",
     "n": "multiply them by 10",
 }
+_AU = r"bohrs?|au\b|a\.u\.?|atomic[_ ]?(?:units?)?\b"
+_LENGTH = r"(?:distance|length|position|pos|coordinate|coord|coords|geometry|xyz|cartesian|x_centroid)s?"
 _UNIT = re.compile(
-    r"(?<![A-Za-z])(?:(?P<length>(?:distance|length|position|pos|coordinate|coord|coords|geometry)s?)[_ -]?units?|"
-    r"(?<![A-Za-z]_)units?)\s*[:=]?\s*\"?(?P<unit>bohrs?|au\b|a\.u\.|pm|picometers?|nm|nanometers?)(?![A-Za-z])",
+    rf"(?<![A-Za-z])(?:(?P<length>{_LENGTH})[_ -]?units?|(?<![A-Za-z_])units?)\s*[:=]?\s*[\"'(\[]?"
+    rf"(?P<unit>{_AU}|pm|picometers?|nm|nanometers?)(?![A-Za-z])",
     re.I,
 )
+#: ``coordinates in Bohr``, ``geometry [a.u.]``, ``positions{atomic_unit}``, ``xyz (pm)``.
+_IN_UNIT = re.compile(
+    rf"(?<![A-Za-z]){_LENGTH}\s*(?:(?:are\s+)?(?:given\s+)?in|[(\[{{:,]|=)\s*(?:the\s+)?"
+    rf"(?P<unit>{_AU}|pm|picometers?|nm|nanometers?)(?![A-Za-z/*^])",
+    re.I,
+)
+#: Bohr by itself, not as a part of the unit of something else.
+_BOHR_ALONE = re.compile(r"(?<![\w/*^.\-])(?<!\be )(?<!per )(?P<unit>bohrs?)(?![\w/*^\-]|\s*[\^/*]|\s+magneton)", re.I)
+_SAYS_ANGSTROM = re.compile(r"angstr|Å|\bang\b", re.I)
 
 #: Two atoms count as bonded below this multiple of the sum of their covalent radii.
 BOND_FACTOR = 1.25
@@ -134,11 +145,11 @@ def faults_of_unit(said: str | Mapping[Any, Any]) -> tuple[str, ...]:
     """
     if not isinstance(said, str):
         said = " ".join(f"{key}={value}" for key, value in said.items() if isinstance(value, str))
-    for found in _UNIT.finditer(said):
-        unit = found["unit"]
-        if found["length"] or not unit.lower().startswith("a"):
-            return (f"says that its positions are in {unit}; {_TO_ANGSTROM[unit[0].lower()]}",)
-    return ()
+    found = next((x for x in _UNIT.finditer(said) if x["length"] or not x["unit"].lower().startswith("au")), None)
+    found = found or _IN_UNIT.search(said) or (None if _SAYS_ANGSTROM.search(said) else _BOHR_ALONE.search(said))
+    if found is None:
+        return ()
+    return (f"says that its positions are in {found['unit']}; {_TO_ANGSTROM[found['unit'][0].lower()]}",)
 
 
 def other_unit(atomic_numbers: np.ndarray, positions: np.ndarray) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 import numpy as np
 
@@ -47,8 +46,18 @@ def _said(charge: str | int, multiplicity: str | int, key: str) -> list[Statemen
     ]
 
 
-def _build(path: str, index: int, atoms: list[tuple[str, list[str]]], said: list[Statement], unit: float) -> Structure:
-    """From words: element and three coordinates of each atom; ``unit`` is Å per coordinate."""
+def _build(
+    path: str,
+    index: int,
+    atoms: list[tuple[str, list[str]]],
+    said: list[Statement],
+    unit: float,
+    faults: tuple[str, ...] = (),
+) -> Structure:
+    """From words: element and three coordinates of each atom; ``unit`` is Å per coordinate.
+
+    Charges beside symbols count, and a nuclear charge of its own (``H(ZNuc=1.5)``) is a fault.
+    """
     z, x, masses = [], [], []
     for word, place in atoms:
         found = parse_element(word)
@@ -62,6 +71,10 @@ def _build(path: str, index: int, atoms: list[tuple[str, list[str]]], said: list
             _refuse(path, index, f"{' '.join([word, *place])!r} is no atom with x, y, z; mend the file")
         z.append(found[0])
         masses.append(found[1])
+        if re.search(r"\bz(nuc)?=", word, re.I):
+            faults += (
+                f"atom {len(z) - 1} ({word}) has a nuclear charge of its own, which cannot be treated; remove it",
+            )
     return build(
         np.array(z, dtype=np.int64),
         np.array(x, dtype=float).reshape(-1, 3),
@@ -71,7 +84,12 @@ def _build(path: str, index: int, atoms: list[tuple[str, list[str]]], said: list
         file=path,
         index=index,
         order=index,
+        faults=faults,
     )
+
+
+#: What a molecule stands in, if not in empty space.
+_SURROUNDED = "stands in {} ({}), and only molecules by themselves can be treated so far; remove that"
 
 
 def read_gaussian(file: TextIO, path: str) -> Iterator[Structure]:
@@ -103,7 +121,12 @@ def read_gaussian(file: TextIO, path: str) -> Iterator[Structure]:
         said = _said(head[1], head[2], "molecule specification")
         if len(sections[2]) == 1 and re.search(r"geom\S*check", route):
             continue
-        yield _gaussian_molecule(path, index, job, sections[2][1:], said, BOHR if _in_bohr(route) else 1.0)
+        structure = _gaussian_molecule(path, index, sections[2:], said, BOHR if _in_bohr(route) else 1.0)
+        around = re.search(r"(?<![\w=])(charge|field)(?![\w])", route)
+        if around:
+            what = "an electric field" if around[1] == "field" else "point charges"
+            structure = replace(structure, faults=(*structure.faults, _SURROUNDED.format(what, around[1])))
+        yield structure
         index += 1
 
 
@@ -112,9 +135,10 @@ def _in_bohr(route: str) -> bool:
 
 
 def _gaussian_molecule(
-    path: str, index: int, job: str, lines: list[str], said: list[Statement], unit: float
+    path: str, index: int, sections: list[list[str]], said: list[Statement], unit: float
 ) -> Structure:
-    atoms = []
+    """From the sections from the molecule specification on."""
+    atoms, lines = [], sections[0][1:]
     for line in lines:
         # H(Iso=2,Fragment=1): one word
         words = re.split(
@@ -124,23 +148,48 @@ def _gaussian_molecule(
         if len(words) not in (4, 5, 6) or not all(
             re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?", w) for w in place
         ):
-            return _z_matrix(path, index, job, said)
+            return _z_matrix(path, index, lines, sections[1:], said)
         atoms.append((words[0], place))
     return _build(path, index, atoms, said, unit)
 
 
-def _z_matrix(path: str, index: int, job: str, said: list[Statement]) -> Structure:
-    from ase.io import read
+def _z_matrix(path: str, index: int, lines: list[str], more: list[list[str]], said: list[Statement]) -> Structure:
+    """Internal coordinates, whose variables (``R1=0.97`` or ``R1 0.97``) stand in the sections behind or below."""
+    from ase.io.zmatrix import parse_zmatrix
 
-    plain = re.sub(r"^([ \t]*[+-]?\d+)[ \t]*,[ \t]*(\d+[ \t]*)$", r"\1 \2", job.lstrip("\n"), flags=re.M)
+    variables: dict[str, float] = {}
+    rows = []
+    for line in [*lines, *(line for section in more for line in section)]:
+        found = re.fullmatch(r"\s*([A-Za-z]\w*)\s*[=,\s]\s*([+-]?\d*\.?\d+(?:[eEdD][+-]?\d+)?)\s*", line)
+        if found:
+            variables[found[1].lower()] = float(re.sub("[dD]", "e", found[2]))
+        elif line in lines and line.strip().lower().rstrip(":") not in ("variables", "constants"):
+            rows.append(re.split(r"[\s,]+", line.strip()))
+    symbols = [row[0] for row in rows]
+    if any(len(row) == 8 and row[7] != "0" for row in rows):
+        _refuse(path, index, "a Z-matrix with two angles per atom is not read; give Cartesian coordinates")
+    elements = [parse_element(symbol) for symbol in symbols]
+    wrong = next((s for s, e in zip(symbols, elements, strict=True) if e is None), None)
+    if wrong is not None:
+        _refuse(path, index, f"{wrong!r} is no element; mend the file")
+    plain = []
+    for row in rows:
+        words = []
+        for word in row[1:7]:
+            sign, name = ("-", word[1:]) if word[:1] in "+-" and word[1:2].isalpha() else ("", word)
+            known = variables.get(name.lower())
+            words.append(word if known is None else f"{-known if sign and word[0] == '-' else known:.12g}")
+        plain.append(" ".join(["X", *words]))
     try:
-        atoms = read(StringIO(plain), format="gaussian-in")
+        positions = parse_zmatrix(plain).positions
+        if not np.isfinite(positions).all():
+            raise ValueError("atoms on one line")
     except Exception as error:  # ASE's readers raise whatever their parsing meets
         _refuse(
-            path, index, f"ASE does not understand its Z-matrix ({type(error).__name__}: {error}); give coordinates"
+            path, index, f"its Z-matrix cannot be understood ({type(error).__name__}: {error}); give Cartesian ones"
         )
-    assert not isinstance(atoms, list)  # such an input holds one molecule
-    return build(atoms.numbers, atoms.positions, said, file=path, index=index, order=index)
+    atoms = [(s, [repr(float(v)) for v in x]) for s, x in zip(symbols, positions, strict=True)]
+    return _build(path, index, atoms, said, 1.0)
 
 
 def read_orca(file: TextIO, path: str) -> Iterator[Structure]:
@@ -151,14 +200,14 @@ def read_orca(file: TextIO, path: str) -> Iterator[Structure]:
     """
     text = re.sub(r"#[^\n]*", "", file.read().replace("\r", ""))
     unit = BOHR if re.search(r"^\s*!.*\bbohrs?\b", text, re.I | re.M) else 1.0
-    index = 0
+    index, faults = 0, _orca_surroundings(text)
     for block in _ORCA_COORDS.finditer(text):
         options = dict(re.findall(r"(charge|mult|units|ctyp)\s*=?\s*(\S+)", block[1].lower()))
         if options.get("ctyp", "xyz") != "xyz":
             _refuse(path, index, f"coordinates of type {options['ctyp']!r} are not read; give Cartesian ones")
         said = _said(options.get("charge", 0), options.get("mult", 1), "%coords")
         bohr = options.get("units", "").startswith("bohr") or unit != 1.0
-        yield _build(path, index, _orca_atoms(block[2]), said, BOHR if bohr else 1.0)
+        yield _build(path, index, _orca_atoms(block[2]), said, BOHR if bohr else 1.0, faults)
         index += 1
     for block in _ORCA_BLOCK.finditer(text):
         kind, words = block[1].lower(), block[2].split()
@@ -171,7 +220,7 @@ def read_orca(file: TextIO, path: str) -> Iterator[Structure]:
             body = text[block.end() :].split("*", 1)
             if len(body) != 2:
                 _refuse(path, index, "its * xyz block is not closed by *")
-            yield _build(path, index, _orca_atoms(body[0]), said, unit)
+            yield _build(path, index, _orca_atoms(body[0]), said, unit, faults)
             index += 1
             continue
         if len(words) < 3:
@@ -183,14 +232,30 @@ def read_orca(file: TextIO, path: str) -> Iterator[Structure]:
 
         with open(name, encoding="utf-8-sig", errors="replace") as other:
             for s in read_xyz(other, str(name)):
-                yield build(s.atomic_numbers, s.positions, said, symbols=s.symbols, file=path, index=index, order=index)
+                found: dict[str, Any] = {"symbols": s.symbols, "masses": s.masses, "faults": (*faults, *s.faults)}
+                yield build(s.atomic_numbers, s.positions, said, file=path, index=index, order=index, **found)
                 index += 1
+
+
+def _orca_surroundings(text: str) -> tuple[str, ...]:
+    """Point charges, an electric field, a molecule in parts of which only one is quantum mechanics."""
+    around = {
+        r"%pointcharges\b": ("point charges", "%pointcharges"),
+        r"\befield\b": ("an electric field", "efield"),
+        r"%qmmm\b": ("a force field's surroundings", "%qmmm"),
+    }
+    return tuple(_SURROUNDED.format(*what) for sign, what in around.items() if re.search(sign, text, re.I))
 
 
 def _orca_atoms(text: str) -> list[tuple[str, list[str]]]:
     rows = [line.split() for line in text.split("\n") if line.strip()]
     # "H : 0 0 0" is a ghost too; Q is a point charge, whose first number is its charge
     rows = [[r[0] + ":", *r[2:]] if r[1:2] == [":"] else r for r in rows]
+    for row in rows:  # "H 0 0 0 M=2.014" is deuterium, "Z=1.5" a nucleus of another charge
+        mass = next((m for w in row[1:] if (m := re.fullmatch(r"m=(\d+\.?\d*)", w, re.I))), None)
+        charge = next((w for w in row[1:] if re.fullmatch(r"z=\d+\.?\d*", w, re.I)), None)
+        row[0] += f"(iso={round(float(mass[1]))})" if mass else ""
+        row[0] += f"({charge})" if charge else ""
     return [(r[0], r[2:5] if r[0].upper() == "Q" else r[1:4]) for r in rows]
 
 

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from typing import NoReturn, TextIO
 
 import numpy as np
+from ase.data import atomic_masses
 
 from schnorb_t.errors import UserError
 
-from .electrons import Statement, statement
+from .electrons import Statement, statements
 from .elements import parse_element
 from .structure import Structure, build
 
@@ -21,6 +22,8 @@ from .structure import Structure, build
 _OLD_CHARGE = {1: 3, 2: 2, 3: 1, 5: -1, 6: -2, 7: -3}
 #: Code of a radical -> unpaired electrons: singlet, doublet, triplet.
 _UNPAIRED = {0: 0, 1: 0, 2: 1, 3: 2}
+
+_NO_HYDROGENS = "holds no hydrogen, and its bonds leave room for {}; add hydrogens (RDKit: AddHs, Open Babel: -h)"
 
 
 def read_sdf(file: TextIO, path: str) -> Iterator[Structure]:
@@ -65,6 +68,7 @@ class _Record:
         if any(unpaired):
             said.append(Statement("unpaired", "radicals, M  RAD", int(sum(unpaired))))
         info, more = self._data(end)
+        faults = [_NO_HYDROGENS.format(n)] if (n := self._missing_hydrogens(z, charges, unpaired, v3000)) else []
         flat = len(z) > 3 and not x[:, 2].any() and self.lines[1][20:22] == "2D"
         return build(
             z,
@@ -75,8 +79,40 @@ class _Record:
             file=self.path,
             index=self.index,
             order=self.index,
-            faults=("is a drawing in two dimensions; give a geometry in three",) if flat else (),
+            faults=(*faults, *(["is a drawing in two dimensions; give a geometry in three"] if flat else [])),
         )
+
+    def _missing_hydrogens(self, z: np.ndarray, charges: list[int], unpaired: list[int], v3000: bool) -> int:
+        """Hydrogens that the bonds of carbon leave room for, in a record that has no hydrogen at all."""
+        if not (z == 6).any() or (z == 1).any():
+            return 0
+        orders = np.zeros(len(z))
+        for line in self._bonds(v3000, len(z)):
+            kind, i, j = line
+            if not (1 <= i <= len(z) and 1 <= j <= len(z)):
+                return 0
+            orders[[i - 1, j - 1]] += {4: 1.5, 5: 1.5, 6: 1.5, 7: 1.5}.get(kind, kind)
+        if not orders.any():
+            return 0  # written without bonds
+        whole = (z == 6) & (orders > 0) & (np.array(charges) == 0) & (np.array(unpaired) == 0)
+        return int(np.maximum(4 - np.floor(orders[whole] + 0.01), 0).sum())
+
+    def _bonds(self, v3000: bool, n: int) -> Iterator[tuple[int, int, int]]:
+        """Type and both atoms, from 1, of each bond that can be understood."""
+        if v3000:
+            inside = False
+            for line in self.lines:
+                words = line[6:].split() if line.startswith("M  V30") else []
+                if words[1:2] == ["BOND"]:
+                    inside = words[0] == "BEGIN"
+                elif inside and len(words) > 3 and all(w.isdecimal() for w in words[1:4]):
+                    yield int(words[1]), int(words[2]), int(words[3])
+            return
+        count = self.lines[3][3:6].strip()
+        for line in self.lines[4 + n : 4 + n + (int(count) if count.isdecimal() else 0)]:
+            columns = [line[3 * k : 3 * k + 3].strip() for k in (2, 0, 1)]
+            if all(c.isdecimal() for c in columns):
+                yield int(columns[0]), int(columns[1]), int(columns[2])
 
     def _v2000(self):
         try:
@@ -88,11 +124,12 @@ class _Record:
         atoms, charges, unpaired, masses = [], [0] * n, [0] * n, np.full(n, np.nan)
         for k in range(n):
             line = self.lines[4 + k]
-            words = line.split()
+            words, fixed_columns = line.split(), False
             try:
                 fixed = [float(line[10 * c : 10 * c + 10]) for c in range(3)], line[31:34].strip(), line[36:39]
                 # some programs do not keep the columns
                 place, symbol, code = fixed if fixed[1] else ([float(w) for w in words[:3]], words[3], "")
+                fixed_columns = bool(fixed[1])
             except (ValueError, IndexError):
                 try:
                     place, symbol = [float(w) for w in words[:3]], words[3]
@@ -104,6 +141,9 @@ class _Record:
                 self.refuse(4 + k, f"names {symbol!r}, which is no element")
             atoms.append((found[0], *place))
             masses[k] = found[1]
+            difference = line[34:36].strip()  # from the most abundant isotope; M  ISO replaces it
+            if fixed_columns and re.fullmatch(r"[+-]?[1-4]", difference) and found[0]:
+                masses[k] = round(float(atomic_masses[found[0]])) + int(difference)
             value = int(code) if code.strip().isdecimal() else 0
             charges[k], unpaired[k] = _OLD_CHARGE.get(value, 0), int(value == 4)
         end, replaced = len(self.lines), False
@@ -112,7 +152,7 @@ class _Record:
             if line.startswith("M  END"):
                 end = i + 1
                 break
-            if line.startswith(("M  CHG", "M  RAD", "M  ISO")):
+            if line.startswith(("M  CHG", "M  RAD", "M  ISO", "M  ZCH")):
                 words = line[6:].split()
                 pairs = list(zip(words[1::2], words[2::2], strict=False))
                 if not all(re.fullmatch(r"\d+", a) and re.fullmatch(r"[+-]?\d+", v) for a, v in pairs) or not all(
@@ -123,7 +163,7 @@ class _Record:
                     charges, unpaired, replaced = [0] * n, [0] * n, True
                 for a, v in pairs:
                     k = int(a) - 1
-                    if line[3:6] == "CHG":
+                    if line[3:6] in ("CHG", "ZCH"):
                         charges[k] = int(v)
                     elif line[3:6] == "RAD":
                         unpaired[k] = _UNPAIRED.get(int(v), 1)
@@ -133,13 +173,17 @@ class _Record:
 
     def _v3000(self):
         atoms, charges, unpaired, masses, inside, end = [], [], [], [], False, len(self.lines)
+        begun = ""
         for i, line in enumerate(self.lines):
             if line.startswith("M  END"):
                 end = i + 1
                 break
             if not line.startswith("M  V30"):
                 continue
-            words = line[6:].split()
+            if line.rstrip().endswith("-"):  # goes on in the next line
+                begun += line[6:].rstrip()[:-1]
+                continue
+            words, begun = (begun + line[6:]).split(), ""
             if words[:2] in (["BEGIN", "ATOM"], ["END", "ATOM"]):
                 inside = words[0] == "BEGIN"
             elif inside:
@@ -163,8 +207,9 @@ class _Record:
             item = re.match(r">.*<([^>]+)>", self.lines[i])
             if item and item[1].lower() in ("group", "split"):
                 info[item[1].lower()] = self.lines[i + 1].strip()
-            elif item and (found := statement(item[1], self.lines[i + 1])):
-                said.append(found)
+            elif item:
+                value = next((x for x in self.lines[i + 1 : i + 3] if x.strip() or x.startswith(">")), "")
+                said += statements({item[1]: value})
         return info, said
 
 

@@ -69,8 +69,8 @@ def _periodic(s: Structure, known: Known) -> str:
         return ""
     which = "".join("TF"[not p] + " " for p in s.pbc).strip()
     return (
-        f'is periodic (pbc="{which}"), and only molecules can be treated so far; switch periodicity off (pbc="F F F") '
-        "if it is one molecule in a box"
+        f'is periodic (pbc="{which}"), and only molecules can be treated so far; switch periodicity off (pbc="F F F" '
+        "in extended xyz) if it is one molecule in a box"
     )
 
 

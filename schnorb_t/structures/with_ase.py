@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from schnorb_t.errors import UserError
 from .electrons import Kind, Statement
 from .structure import Structure, as_structure
 
-#: ASE's name of a format -> (kind, pattern of the value) of what its files say; the last value in the file counts.
+#: ASE's name of a format -> (kind, pattern of the value) of what its files say.
 _SAID: dict[str, tuple[tuple[Kind, str], ...]] = {
     "gaussian-out": (
         ("charge", r"^ *Charge *= *(-?\d+) +Multiplicity"),
@@ -57,18 +56,19 @@ def read_with_ase(path: Path) -> Iterator[Structure]:
         UserError: ASE cannot read it; says how far it came.
     """
     from ase.io import iread
-    from ase.io.formats import filetype
+    from ase.io.formats import UnknownFileTypeError, filetype
 
     n = 0
     try:
         kind = filetype(str(path))
         said = statements_in_file(path, kind)
-        each = chain(_formal_charges(path) if kind == "proteindatabank" else (), repeat([]))
         for atoms in _rows(path) if kind in ("db", "json") else iread(path, index=":"):
-            if kind == "proteindatabank" and atoms.cell.rank and atoms.cell.lengths().max() < 1.01:
-                atoms.cell, atoms.pbc = None, False  # CRYST1 1 1 1 says that there is no cell
-            yield as_structure(atoms, order=n, said=[*said, *next(each)], file=str(path), index=n)
+            yield as_structure(atoms, order=n, said=said, file=str(path), index=n)
             n += 1
+    except UnknownFileTypeError:
+        raise UserError(
+            f"{path}: neither its name nor its content tells a format that can be read; convert it to extended xyz"
+        ) from None
     except Exception as error:  # ASE's readers raise whatever their parsing meets
         if isinstance(error, UserError):
             raise
@@ -96,25 +96,10 @@ def statements_in_file(path: Path, kind: str) -> list[Statement]:
     text = path.read_bytes().decode("utf-8", "replace")
     out = []
     for what, pattern in _SAID[kind]:
-        values = [v for v in re.findall(pattern, text, re.M | re.I) if v]
-        if values:
-            out.append(Statement(what, f"{what} in the file", values[-1]))
+        # several jobs in one file may differ: then their charges contradict each other
+        values = dict.fromkeys(v for v in re.findall(pattern, text, re.M | re.I) if v)
+        out += [Statement(what, f"{what} in the file", value) for value in values]
     return out
-
-
-def _formal_charges(path: Path) -> list[list[Statement]]:
-    """Of each MODEL of a PDB file: the sum of the charges in columns 79 and 80 (``2-``)."""
-    totals, found = [0], False
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if line.startswith("ENDMDL"):
-                totals.append(0)
-            elif line.startswith(("ATOM", "HETATM")):
-                charge = re.fullmatch(r"(\d)([+-])", line[78:80])
-                if charge:
-                    totals[-1] += int(charge[2] + charge[1])
-                    found = True
-    return [[Statement("charge", "formal charges", total)] for total in totals] if found else []
 
 
 def statements_beside(path: Path) -> list[Statement]:

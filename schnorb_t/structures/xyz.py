@@ -17,7 +17,7 @@ from ase.io.extxyz import key_val_str_to_dict
 from schnorb_t.errors import UserError
 
 from .electrons import Statement, statement_of_atoms, statements, statements_in_text
-from .elements import parse_element
+from .elements import formal_charge, parse_element
 from .geometry import faults_of_unit
 from .structure import Structure, build, written_symbols
 
@@ -26,6 +26,12 @@ _SPECIES = ("species", "symbols", "symbol", "element", "elements", "type")
 _NUMBERS = ("z", "numbers", "atomic_numbers", "atomic_number")
 _POSITIONS = ("pos", "positions", "position", "coordinates", "coords", "xyz")
 _MASSES = ("masses", "mass")
+#: An entry of extended xyz.
+_ENTRY = re.compile(r"""[^\s=]+\s*=\s*("[^"]*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|\S+)""")
+#: Other names of a cell and of periodicity, in lower case without separators; i-PI's line.
+_CELLS = ("cell", "unitcell", "box", "simulationbox", "latticevectors", "cellvectors", "cellparameters", "lattice")
+_PERIODIC = ("periodic", "isperiodic", "periodicity")
+_IPI = re.compile(r"CELL[\[({](?:abcABC|H|GENH)[\])}]:?\s+((?:[+-]?[\d.]+(?:[eE][+-]?\d+)?\s+){6,9})")
 
 
 class _Lines:
@@ -155,10 +161,13 @@ def _frame(
             said += filter(None, [statement_of_atoms(name, values[:, 0] if count == 1 else values)])
         elif kind == "S" and count == 1 and n:
             said += filter(None, [statement_of_atoms(name, np.asarray(words)[:, 0])])
+    if ions := [formal_charge(symbol) for symbol in symbols if symbol[-1:] in "+-" or "+" in symbol]:
+        said.append(Statement("charges", "charges beside the symbols", np.array(ions)))
+    free = comment if properties is None else _ENTRY.sub(" ", comment)
+    said += statements_in_text(free, int(z.sum()), words_too=not said)
     if properties is None:
-        said += statements_in_text(comment, int(z.sum())) if not said else []
         said += _fifth_column(rows)
-    cell, pbc = _cell(lines, index, info, lower, vectors)
+    cell, pbc = _cell(lines, index, info, lower, vectors, comment)
     return build(
         z,
         x,
@@ -221,18 +230,38 @@ def _fifth_column(rows: list[list[str]]) -> list[Statement]:
     return [Statement("charges", "fifth column", values)]
 
 
-def _cell(lines: _Lines, index: int, info: dict, lower: dict, vectors: list[list[str]]):
+def _cell_by_another_name(info: dict[str, Any], comment: str) -> bool:
+    """Whether a cell or periodicity is given otherwise than by ``Lattice`` and ``pbc``."""
+    for key, value in info.items():
+        name = re.sub("[^a-z]", "", str(key).lower())
+        if name in _CELLS and np.size(value) in (3, 6, 9) and np.asarray(value).dtype.kind in "if" and np.any(value):
+            return True
+        if name in _PERIODIC and str(value).strip().lower() not in ("f", "false", "0", "none", "no", ""):
+            return True
+    found = _IPI.search(comment)
+    return found is not None and any(float(word) for word in found[1].split())
+
+
+def _cell(
+    lines: _Lines, index: int, info: dict, lower: dict, vectors: list[list[str]], comment: str
+) -> tuple[np.ndarray | None, tuple[bool, ...]]:
     """Lattice vectors [3, 3] or ``None``, and periodicity; a lattice is periodic unless ``pbc`` says otherwise."""
     lattice, pbc = info.get(lower.get("lattice", "")), info.get(lower.get("pbc", ""))
+    if isinstance(pbc, str) and re.fullmatch("[TFtf01]{3}", pbc):
+        pbc = [letter in "Tt1" for letter in pbc]
     cell, periodic = None, [False] * 3
     try:
         if lattice is not None:
             cell = np.asarray(lattice, dtype=float)
             cell, periodic = (cell.T if cell.ndim == 2 else cell.reshape(3, 3)), [True] * 3
+            if not cell.any():
+                cell, periodic = None, [False] * 3
         elif vectors:
             cell = np.zeros((3, 3))
             cell[: len(vectors)] = np.array(vectors, dtype=float)
             periodic = [k < len(vectors) for k in range(3)]
+        elif _cell_by_another_name(info, comment):
+            periodic = [True] * 3
         if pbc is not None:
             periodic = np.broadcast_to(np.asarray(pbc, dtype=bool), 3).tolist()
     except ValueError as error:
