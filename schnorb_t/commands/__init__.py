@@ -52,6 +52,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command("evaluate", "evaluate", "errors of a model on labelled molecules"),
     "calibrate": Command("calibrate", "calibrate_model", "a trained model learns how sure its levels are"),
     "geometries": Command("geometries", "geometries", "relaxed and hot GFN2-xTB geometries from SMILES", _AGAIN),
+    "select": Command("select", "select_molecules", "which molecules of a pool to label next"),
     "label": Command("label", "label_files", "label structures by Kohn-Sham calculations with PySCF", _AGAIN),
     "label-xtb": Command("label_xtb", "label_xtb", "label structures by GFN2-xTB", _AGAIN),
     "import-orca": Command("import_orca", "import_orca", "results of ORCA into a store of checked matrices"),

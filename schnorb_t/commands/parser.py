@@ -22,7 +22,7 @@ from jsonargparse import ArgumentParser
 from schnorb_t.errors import UserError
 
 #: Options that also have a short name.
-SHORT = {"output": "-o"}
+SHORT = {"output": "-o", "number": "-n"}
 
 
 #: What stands for a value of a type in the usage.

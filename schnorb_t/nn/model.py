@@ -238,7 +238,13 @@ class MatrixModel(MatrixNetwork, name="matrix"):
             a projected basis ``overlap_change`` and, of a model that knows doubt and is not in training,
             ``hamiltonian_deviations`` with one more axis in front.
         """
-        g, x, pairs, potential = self.features(batch)
+        return self.blocks_from(self.features(batch), batch)
+
+    def blocks_from(
+        self, features: tuple[PairGeometry, Features, O2Features, Tensor | None], batch: dict[str, Tensor]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """``blocks`` of what ``features`` returned for this batch."""
+        g, x, pairs, potential = features
         net = self.onsite_blocks(x, g.element), self.offsite_blocks(pairs)
         hamiltonian, overlap0 = self._blocks(self.two_centre, self.scale, 0, net, g), self.overlap0.blocks(g)
         if potential is not None:

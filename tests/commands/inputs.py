@@ -25,6 +25,7 @@ NEEDS = {
     "fit-contraction": "pyscf",
     "sample": "rdkit",
     "geometries": "rdkit",
+    "select": "skmatter",
 }
 #: read something and write nothing by default, or have options of another kind
 NO_OUTPUT = ("check", "splits", "evaluate", "info", "fit")
@@ -51,6 +52,7 @@ def make_inputs(folder: Path) -> None:
         write_checkpoint(folder / f"{'ab'[seed]}.ckpt", fitted_model(store, seed), store)
     store.close()
     write(folder / "water.xyz", molecule("H2O"), format="extxyz")
+    write(folder / "pool.xyz", [molecule(name) for name in ("H2O", "CH3CHO", "C6H6")], format="extxyz")
     (folder / "list.smi").write_text("CCCO propanol\n")
     archive(folder / "qm9.tar.bz2", {"dsgdb9nsd_000001.xyz": METHANE, "dsgdb9nsd_000004.xyz": ACETYLENE})
     for k, name in enumerate(("one.h5", "two.h5")):
@@ -73,6 +75,7 @@ def first_input(name: str, folder: Path) -> list[Path]:
         "predict": [folder / "a.ckpt", folder / "water.xyz"],
         "evaluate": [folder / "a.ckpt", folder / "toy.h5"],
         "geometries": [folder / "list.smi"],
+        "select": [folder / "pool.xyz", folder / "a.ckpt"],
         "label": [folder / "water.xyz"],
         "label-xtb": [folder / "water.xyz"],
         "import-orca": [folder / "water.json"],
@@ -104,6 +107,8 @@ def arguments(name: str, folder: Path, output: Path) -> list[str]:
         options += ["--target", "STO-3G", "--workers", 1]
     if name == "geometries":
         options += ["--workers", 1, "--duration", 2]
+    if name == "select":
+        options += ["--method", "fps"]
     if name == "calibrate":
         options += ["--members", 3]
     if name == "check":
