@@ -38,7 +38,7 @@ class Transfer:
 
 
 class MatrixNetwork(nn.Module, ABC):
-    """Molecules in, Hamiltonian and overlap out. ``class Mine(MatrixNetwork, name="mine")`` makes it known by name.
+    """Molecules in, Hamiltonian and overlap out. ``class Mine(MatrixNetwork, known_as="mine")`` makes it known.
 
     Attributes:
         name: what checkpoints call the architecture.
@@ -56,11 +56,12 @@ class MatrixNetwork(nn.Module, ABC):
     orthogonal: bool
     constants: dict[str, Any]
 
-    def __init_subclass__(cls, name: str | None = None, **more: Any):
+    # not ``name``, which Python 3.10's ABCMeta keeps to itself
+    def __init_subclass__(cls, known_as: str | None = None, **more: Any):
         super().__init_subclass__(**more)
-        if name is not None:
-            cls.name = name
-            _NETWORKS[name] = cls
+        if known_as is not None:
+            cls.name = known_as
+            _NETWORKS[known_as] = cls
 
     @abstractmethod
     def blocks(self, batch: dict[str, Tensor]) -> dict[str, Blocks]:

@@ -43,7 +43,7 @@ from schnorb_t.nn.residual_scale import ResidualScale
 from schnorb_t.nn.two_centre import TwoCentre
 
 
-class MatrixModel(MatrixNetwork, name="matrix"):
+class MatrixModel(MatrixNetwork, known_as="matrix"):
     """Hamiltonian and overlap of molecules of any size and composition that the basis knows.
 
     Args:
