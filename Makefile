@@ -3,12 +3,13 @@
 # make qm9 QM9=geometries.npz.xz   labels 600 molecules of QM9 (hours), trains configs/qm9.yaml (hours), tests
 # make gfn2 QM9=...                       trains the prior that configs/qm9.yaml takes from the package (GFN2-xTB labels)
 # make organic POOL=molecules.csv QM9=...  geometries, labels, pretraining, training and doubt of organic (days)
+# make lint  style and types; make wheel   source distribution and wheel in dist/
 # All can be repeated; neither needs the other. PYTHON=python3.11 chooses another interpreter (3.10 or newer).
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: fit test test-slow qm9 gfn2 organic lint clean
+.PHONY: fit test test-slow qm9 gfn2 organic lint wheel clean
 
 fit: $(VENV)/.installed
 	$(VENV)/bin/schnorb_t fit --config configs/sample.yaml $(ARGS)
@@ -66,6 +67,11 @@ lint: $(VENV)/.installed
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+
+wheel: $(VENV)/.installed
+	rm -rf dist build
+	$(RUN) build --outdir dist .
+	ls -l dist
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "schnorb_t needs Python 3.10 or newer"'

@@ -68,7 +68,8 @@ COMMANDS: dict[str, Command] = {
     "ensemble": Command("ensemble", "ensemble", "join models of the same labels into one"),
     "fit-contraction": Command("fit_contraction", "fit_contraction", "fit the way from a minimal to the large basis"),
     "sample": Command("sample", "sample", "the structures of the embedded sample"),
-    "info": Command("info", "info", "versions, platform, devices and the models that ship"),
+    "info": Command("info", "info", "versions, platform, threads, devices and the models that ship"),
+    "selftest": Command("selftest", "selftest", "whether this installation predicts and trains (half a minute)"),
 }
 
 

@@ -34,6 +34,8 @@ from schnorb_t.training.ema import ExponentialMovingAverage
 from schnorb_t.training.losses import Output
 from schnorb_t.training.module import DEFAULT_OUTPUTS, MatrixModule
 
+#: The package's own configurations: beside the code where it is installed, beside the package in its repository.
+CONFIGURATIONS = [folder / "configs" for folder in list(Path(__file__).parents)[1:3]]
 #: Helps that say nothing.
 _EMPTY = (argparse.SUPPRESS, "Path to a configuration file.")
 #: Keys that configurations written by earlier versions have, always null.
@@ -65,6 +67,47 @@ def one_line(message: str) -> str:
     return text if len(text) <= 400 else f"{text[:397]}..."
 
 
+def shipped_configurations() -> dict[str, Path]:
+    """Configurations that come with the package, by name: ``sample``, ``qm9``, ..."""
+    folder = next((folder for folder in CONFIGURATIONS if (folder / "sample.yaml").is_file()), None)
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder else {}
+
+
+def find_configuration(config: str | os.PathLike) -> str:
+    """A configuration's path from itself, or from the name of one that comes with the package.
+
+    Raises:
+        ConfigurationError: no such file and no such name; lists those there are.
+    """
+    text = os.fspath(config)
+    if os.path.exists(text):
+        return text
+    shipped = shipped_configurations()
+    if text in shipped:
+        return str(shipped[text])
+    if Path(text).name == text and not Path(text).suffix:
+        raise ConfigurationError(
+            f"configuration {text}: no such file; the package has {', '.join(shipped)}; or give the path of one"
+        )
+    same = Path(text).stem in shipped
+    hint = f"; --config {Path(text).stem} is the one that comes with the package" if same else ""
+    raise ConfigurationError(f"configuration {text}: no such file{hint}")
+
+
+def _with_found_configurations(argv: Sequence[str]) -> list[str]:
+    """Arguments in which every ``--config NAME`` is a path."""
+    out = list(argv)
+    for k, word in enumerate(out):
+        option, equals, value = word.partition("=")
+        if option not in ("-c", "--config"):
+            continue
+        if equals:
+            out[k] = f"{option}={find_configuration(value)}"
+        elif k + 1 < len(out):
+            out[k + 1] = find_configuration(out[k + 1])
+    return out
+
+
 def make_parser(prog: str | None = None, description: str | None = None) -> ConfigurationParser:
     """The parser of configurations: of a command line, of YAML, of a dict."""
     parser = ConfigurationParser(
@@ -76,7 +119,7 @@ def make_parser(prog: str | None = None, description: str | None = None) -> Conf
         print_config=None,
         allow_abbrev=False,
     )
-    parser.add_argument("-c", "--config", action="config", help="configuration in YAML")
+    parser.add_argument("-c", "--config", action="config", help="configuration in YAML, or the name of one that ships")
     parser.add_argument(
         "--print_config", action="store_true", help="print the configuration, all keys with their meaning, and stop"
     )
@@ -137,8 +180,9 @@ def parse_configuration(
     """A checked configuration with all defaults.
 
     Args:
-        config: a YAML file; its content as a dict, nested or with dotted keys (``{"data.batch_size": 8}``); or the
-            arguments of a command line (``["--config", "configs/qm9.yaml", "--data.batch_size", "8"]``).
+        config: a YAML file, or the name of one that comes with the package; its content as a dict, nested or with
+            dotted keys (``{"data.batch_size": 8}``); or the arguments of a command line (``["--config",
+            "configs/qm9.yaml", "--data.batch_size", "8"]``).
         parser: to use instead of a new one.
 
     Raises:
@@ -151,7 +195,7 @@ def parse_configuration(
         tree: dict[str, Any] = {}
         for key, value in config.items():
             if key == "config":
-                base = yaml.safe_load(Path(value).read_text())
+                base = yaml.safe_load(Path(find_configuration(value)).read_text())
                 tree = _merged(base, tree)
                 continue
             for part in reversed(key.split(".")):
@@ -159,7 +203,7 @@ def parse_configuration(
             tree = _merged(tree, value)
         found = parser.parse_object(tree)
     else:
-        found = parser.parse_args(list(config))
+        found = parser.parse_args(_with_found_configurations(config))
     if found.pop("print_config"):
         print(explained(found, parser), end="")
         sys.exit(0)

@@ -28,7 +28,7 @@ NEEDS = {
     "select": "skmatter",
 }
 #: read something and write nothing by default, or have options of another kind
-NO_OUTPUT = ("check", "splits", "evaluate", "info", "fit")
+NO_OUTPUT = ("check", "splits", "evaluate", "info", "selftest", "fit")
 #: go on with an output that exists instead of refusing it, or replace it as they always did
 CONTINUE = (
     "geometries",
@@ -42,7 +42,7 @@ CONTINUE = (
     "fit-contraction",
 )
 WITH_OUTPUT = [name for name in COMMANDS if name not in NO_OUTPUT]
-WITH_INPUT = [name for name in COMMANDS if name not in ("info", "sample")]
+WITH_INPUT = [name for name in COMMANDS if name not in ("info", "selftest", "sample")]
 
 
 def make_inputs(folder: Path) -> None:
@@ -93,6 +93,7 @@ def first_input(name: str, folder: Path) -> list[Path]:
         "fit-contraction": [folder / "full.h5"],
         "sample": [],
         "info": [],
+        "selftest": [],
         "fit": [],
     }[name]
 
