@@ -40,12 +40,12 @@ def run(wheel, tmp_path_factory):
     place = tmp_path_factory.mktemp("environment")
     venv.create(place, with_pip=True)
     python = place / "bin" / "python"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
     call = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel]
-    subprocess.run([*map(str, call)], check=True, timeout=300)
+    subprocess.run([*map(str, call)], check=True, timeout=300, env=environment)
     packages = sysconfig.get_path("purelib", vars={"base": str(place)})
     Path(packages, "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     empty = tmp_path_factory.mktemp("empty")
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
 
     def call_it(*words):
         command = [str(place / "bin" / "schnorb_t"), *map(str, words)]
