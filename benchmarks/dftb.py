@@ -31,6 +31,7 @@ from rich.table import Table
 
 from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.errors import UserError, run_command
+from schnorb_t.files import atomic_write, write_text
 from schnorb_t.interfaces.ase import DFTB
 
 KCAL = units.kcal / units.mol
@@ -148,7 +149,8 @@ def draw(methods: dict[str, np.ndarray], reactions: list[tuple[str, str, float]]
     axis.set(ylabel="error / kcal/mol", title="ISO34: isomerisation energies")
     axis.legend(title="mean absolute error, kcal/mol", loc="lower left", fontsize=8)
     figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=130)
     plt.close(figure)
 
 
@@ -199,7 +201,7 @@ def main() -> None:
             f"{found['ms_per_step']:.1f} ms per step"
         )
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.with_suffix(".json").write_text(json.dumps(result, indent=1))
+    write_text(args.out.with_suffix(".json"), json.dumps(result, indent=1))
     draw(methods, reactions, args.out.with_suffix(".png"))
     console.print(f"written: {args.out.with_suffix('.json')}, {args.out.with_suffix('.png')}")
 

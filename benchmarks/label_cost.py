@@ -25,6 +25,7 @@ from rich.progress import track
 from rich.table import Table
 
 from schnorb_t.errors import UserError, run_command
+from schnorb_t.files import atomic_write
 from schnorb_t.reference.pyscf import Level, diagonalise, remember_potential, restricted_kohn_sham
 from schnorb_t.structures import Structure, read_structures
 from schnorb_t.training.report import write_json
@@ -182,7 +183,8 @@ def draw(summary: list[dict], path: Path) -> None:
     axes.bar_label(bars, [f"{row['times_faster']:.1f}x" for row in summary][::-1], padding=3)
     axes.set_xlabel("processor time of a label, nine heavy atoms, s")
     axes.margins(x=0.12)
-    figure.savefig(path, dpi=150)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=150)
 
 
 def choose(structures: Sequence[Structure], n: int, heavy_atoms: int, elements: frozenset[int]) -> list[Structure]:

@@ -42,6 +42,7 @@ from schnorb_t.data.batch_sizes import batches_by_size  # noqa: E402
 from schnorb_t.data.datamodule import MatrixDataModule  # noqa: E402
 from schnorb_t.data.store import Store  # noqa: E402
 from schnorb_t.errors import UserError, run_command  # noqa: E402
+from schnorb_t.files import atomic_write  # noqa: E402
 from schnorb_t.physics.eigen import solve  # noqa: E402
 from schnorb_t.training.evaluation import MatrixErrors, test_against_baselines  # noqa: E402
 from schnorb_t.training.losses import Output  # noqa: E402
@@ -310,7 +311,8 @@ def draw(points: Sequence[dict[str, Any]], limit: dict[str, Any], about: dict[st
         f"{about['config']['data']['batch_size']} molecules at every point; HOMO and LUMO against {about['level']}",
         fontsize=11,
     )
-    figure.savefig(path, dpi=110)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=110)
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from scipy.spatial.transform import Rotation
 
 from schnorb_t.data.store import Store
 from schnorb_t.errors import UserError, run_command
+from schnorb_t.files import atomic_write, write_text
 from schnorb_t.reference.minimal_basis import Projection, project, project_molecule
 from schnorb_t.reference.pyscf import (
     FREE_ATOM_BASIS,
@@ -148,7 +149,8 @@ def picture(path: Path, results: dict[str, dict[str, Measured]]) -> None:
     axes.set_ylabel("LUMO error against the large basis (eV)")
     axes.legend()
     figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=150)
     plt.close(figure)
 
 
@@ -211,7 +213,7 @@ def main() -> None:
             paths[r.name] = smoothness(r, level, rng)
             console.print(f"  along a displacement, {r.name}: {paths[r.name]}", highlight=False)
     if args.json:
-        args.json.write_text(json.dumps({"n_molecules": len(records), "variants": summary, "paths": paths}, indent=1))
+        write_text(args.json, json.dumps({"n_molecules": len(records), "variants": summary, "paths": paths}, indent=1))
     if args.png:
         picture(args.png, results)
 

@@ -25,6 +25,7 @@ from scipy.stats import rankdata, spearmanr
 from schnorb_t.commands.parser import positive
 from schnorb_t.data.store import MoleculeRecord, Store
 from schnorb_t.errors import UserError, run_command
+from schnorb_t.files import atomic_write, write_text
 from schnorb_t.prediction import Prediction
 from schnorb_t.predictor import load
 from schnorb_t.training.report import write_json
@@ -211,7 +212,8 @@ def draw_errors(errors: Sequence[dict[str, Any]], path: Path) -> None:
         axis.hist(np.abs([e["gap"] for e in errors]), bins=30)
         axis.set_xlabel("gap error / eV")
     axis.set_ylabel("error of the gap / eV" if known else "molecules")
-    figure.savefig(path, dpi=130)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=130)
 
 
 def main() -> None:
@@ -250,7 +252,7 @@ def main() -> None:
     }
     name = arguments.output.name
     write_json(arguments.output.with_name(f"{name}.json"), result)
-    arguments.output.with_name(f"{name}.md").write_text(markdown(result))
+    write_text(arguments.output.with_name(f"{name}.md"), markdown(result))
     draw_errors(errors, arguments.output.with_name(f"{name}_errors.png"))
     draw_worst(errors, molecules, arguments.output.with_name(f"{name}_worst.png"))
     print(f"written: {arguments.output}.json, .md, _errors.png, _worst.png")

@@ -36,6 +36,7 @@ from schnorb_t.data.batch import records_to_batch, structures_to_batch  # noqa: 
 from schnorb_t.data.batch_sizes import batches_by_size  # noqa: E402
 from schnorb_t.data.store import MoleculeRecord, Store  # noqa: E402
 from schnorb_t.errors import UserError, run_command  # noqa: E402
+from schnorb_t.files import atomic_write  # noqa: E402
 from schnorb_t.nn.baselines import TwoCentreModel  # noqa: E402
 from schnorb_t.predictor import load  # noqa: E402
 from schnorb_t.training.evaluation import BlockModel, StageClock, predict_batch  # noqa: E402
@@ -280,7 +281,8 @@ def draw(result: dict, points: dict[str, dict[str, np.ndarray]], path: Path) -> 
         row[0].set_ylabel(f"{title} / eV")
     axes[0, -1].legend(frameon=False, fontsize=8, loc="lower right")
     figure.suptitle(f"{result['molecules']} molecules of {result['data']}, against {result['level']}", fontsize=11)
-    figure.savefig(path, dpi=130)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=130)
 
 
 def processor() -> str:

@@ -30,6 +30,7 @@ from schnorb_t.data.batch import records_to_batch, structures_to_batch, to_devic
 from schnorb_t.data.datamodule import SAMPLE
 from schnorb_t.data.store import MoleculeRecord, Store
 from schnorb_t.errors import UserError, run_command
+from schnorb_t.files import atomic_write, write_text
 from schnorb_t.physics.band_pass import BandPassLoss, groups_of
 from schnorb_t.physics.coulomb import gamma_matrix
 from schnorb_t.physics.density_of_states import Broadening, density_of_states, projected_density_of_states
@@ -213,7 +214,8 @@ def picture(results: dict, path: Path) -> None:
     axes[0].invert_yaxis()
     axes[1].legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=130)
 
 
 def main() -> None:
@@ -255,7 +257,7 @@ def main() -> None:
         "ms_per_molecule": results,
     }
     Path(f"{arguments.out}.json").parent.mkdir(parents=True, exist_ok=True)
-    Path(f"{arguments.out}.json").write_text(json.dumps(report, indent=1))
+    write_text(Path(f"{arguments.out}.json"), json.dumps(report, indent=1))
     picture(results, Path(f"{arguments.out}.png"))
     size = f"{len(records)} molecules, {report['orbitals_mean']:.0f} orbitals on average"
     place = f"{report['device']}, {report['threads']} thread(s), {report['clock']} time"

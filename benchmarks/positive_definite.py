@@ -32,6 +32,7 @@ from schnorb_t.data.batch import structures_to_batch, to_device
 from schnorb_t.data.batch_sizes import batches_by_size
 from schnorb_t.data.store import Store
 from schnorb_t.errors import UserError, run_command
+from schnorb_t.files import atomic_write
 from schnorb_t.nn.assembly import matrix_from_blocks
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.physics.eigen import pad
@@ -248,7 +249,8 @@ def draw(result: dict, smallest: np.ndarray, distorted: dict[str, np.ndarray], p
     n = next(iter(distorted.values())).shape[1]
     right.set_title(f"{n} test molecules, stretched and squeezed", fontsize=10)
     right.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=150)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=150)
 
 
 def main() -> None:

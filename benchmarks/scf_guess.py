@@ -33,6 +33,7 @@ from rich.table import Table
 
 from schnorb_t.data.store import Store
 from schnorb_t.errors import UserError, run_command
+from schnorb_t.files import atomic_write
 from schnorb_t.interfaces.pyscf import initial_guess
 from schnorb_t.predictor import Predictor, load
 from schnorb_t.reference.pyscf import Level
@@ -326,7 +327,8 @@ def draw(runs: list[Run], result: dict, path: Path, title: str) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(axis="y", length=0)
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False, title=title)
-    figure.savefig(path, dpi=150)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=150)
 
 
 def main() -> None:

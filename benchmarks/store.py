@@ -28,6 +28,7 @@ from schnorb_t.basis import Basis
 from schnorb_t.data.check import check
 from schnorb_t.data.store import Header, MoleculeRecord, Store, StoreWriter
 from schnorb_t.errors import run_command
+from schnorb_t.files import atomic_write, write_text
 
 BASIS = Basis("wqao", {1: (0,), 6: (0, 0, 1), 7: (0, 0, 1), 8: (0, 0, 1)}, projected=True)
 HEADER = Header(
@@ -247,7 +248,8 @@ def draw(runs: list[dict], path: Path) -> None:
     right.axhline(2000, color="gray", linestyle="--", linewidth=1)
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     right.annotate("required of random access", (len(rates) - 1, 2000), va="bottom", ha="center", fontsize=8)
-    figure.savefig(path, dpi=120)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=120)
 
 
 def main() -> None:
@@ -264,7 +266,7 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
     print_table(runs)
-    Path(f"{arguments.output}.json").write_text(json.dumps(runs, indent=1) + "\n")
+    write_text(Path(f"{arguments.output}.json"), json.dumps(runs, indent=1) + "\n")
     draw(runs, Path(f"{arguments.output}.png"))
 
 

@@ -31,6 +31,7 @@ from schnorb_t.data.batch import structures_to_batch, to_device
 from schnorb_t.data.datamodule import SAMPLE
 from schnorb_t.data.store import MoleculeRecord, Store
 from schnorb_t.errors import UserError, run_command
+from schnorb_t.files import atomic_write
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.predictor import choose_device
 from schnorb_t.training.checkpoint import find_model, load_model
@@ -180,7 +181,8 @@ def draw(result: dict, path: Path) -> None:
         axis.legend(frameon=False, fontsize=8)
     m = result["mean_orbitals"]
     figure.suptitle(f"{result['molecules']} molecules of {result['data']}, {m:.0f} orbitals on average", fontsize=11)
-    figure.savefig(path, dpi=150)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=150)
 
 
 def print_result(result: dict, console: Console) -> None:

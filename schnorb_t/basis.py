@@ -37,6 +37,11 @@ _CORES = (
 _MADELUNG = sorted(((n, l) for n in range(1, 8) for l in range(min(n, 4))), key=lambda nl: (sum(nl), nl[0]))
 
 
+def all_electrons(atomic_numbers: Iterable[int], charge: int = 0) -> int:
+    """Electrons of a molecule of total ``charge`` (e), cores included, whatever a basis leaves out."""
+    return int(np.sum(np.asarray(list(atomic_numbers), dtype=np.int64))) - charge
+
+
 def core_shells(atomic_number: int) -> dict[int, int]:
     """l -> shells of the chemical core of an element, e.g. ``{0: 2, 1: 1}`` of chlorine; empty for H and He."""
     shells: tuple[int, ...] = ()

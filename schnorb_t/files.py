@@ -17,6 +17,72 @@ from schnorb_t.errors import REMEDIES, UserError, brief, error_number
 #: For errors that ``errors.REMEDIES`` has no advice for.
 DEFAULT_REMEDY = "check the disk and the rights of its folder, or write elsewhere"
 
+#: First bytes of what is often found in place of a file -> what it is, and what to do.
+_SIGNS = {
+    b"PK\x03\x04": "is a zip archive; unpack it",
+    b"\x89HDF\r\n": "is an HDF5 file",
+    b"\x1f\x8b": "is compressed by gzip; unpack it",
+    b"BZh": "is compressed by bzip2; unpack it",
+    b"\xfd7zXZ": "is compressed by xz; unpack it",
+    b"%PDF": "is a PDF file",
+    b"\x80\x02": "is a pickle, which could run anything and is not opened",
+    b"\x80\x03": "is a pickle, which could run anything and is not opened",
+    b"\x80\x04": "is a pickle, which could run anything and is not opened",
+    b"\x80\x05": "is a pickle, which could run anything and is not opened",
+}
+#: Bytes that tell.
+_HEAD = 2000
+
+
+def foreign_content(head: bytes) -> str:
+    """What the first bytes of a file say that it is, with a remedy where there is one; ``""`` if nothing known."""
+    for sign, what in _SIGNS.items():
+        if head.startswith(sign):
+            return what
+    lower = head[:_HEAD].lstrip().lower()
+    if lower.startswith((b"<!doctype html", b"<html")):
+        return "is a web page, not the file behind it; download it again"
+    if lower.startswith(b"version https://git-lfs"):
+        return "is a pointer of git-lfs, not the file itself; get it by `git lfs pull`"
+    return ""
+
+
+def wrong_file(path: str | Path, wanted: str) -> str:
+    """Why something cannot be the file that is wanted: a folder, missing, empty, or of another kind.
+
+    Args:
+        path: of the file.
+        wanted: what to give instead, as a clause; ends sentences that have no remedy of their own.
+
+    Returns:
+        a sentence without subject; ``""`` if nothing can be said.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return f"is a folder; {wanted}"
+    if not path.exists():
+        return f"no such file; {wanted}"
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        return f"cannot be read ({brief(error)}); mend its permissions or copy it again"
+    if not head:
+        return f"is empty, so it was never written or copied whole; {wanted}"
+    what = foreign_content(head)
+    if what.startswith("is a zip"):
+        what = "is a zip archive, as PyTorch's checkpoints are"
+    return what if not what or ";" in what else f"{what}; {wanted}"
+
+
+@contextmanager
+def removed_at_the_end(path: Path) -> Iterator[None]:
+    """``with removed_at_the_end(path):`` whatever happens, the file is gone afterwards."""
+    try:
+        yield
+    finally:
+        _remove(path)
+
 
 def is_system_error(error: BaseException) -> bool:
     """Whether the system refused, in contrast to a mistake of a program."""

@@ -14,6 +14,8 @@ BOHR = float(_codata["Bohr"])
 HARTREE = float(_codata["Hartree"])
 #: Debye per e*Bohr.
 DEBYE = float(BOHR / _codata["Debye"])
+#: What numbers in Eh and eV are multiplied by to be printed in mEh and meV.
+MILLI = 1e3
 #: Hartree per Kelvin (Boltzmann's constant).
 KELVIN = float(_codata["kB"] / HARTREE)
 

@@ -200,3 +200,98 @@ def test_hdf5_output_is_whole_or_absent(tmp_path, limit):
         output.file["y"] = 1
         raise ValueError("a mistake")
     assert list(tmp_path.iterdir()) == [path] and "x" in h5py.File(path)
+
+
+# ---- files of another kind, and folders that appear whole -----------------------------------------------------------
+
+WRONG = {
+    "empty": (b"", "is empty"),
+    "page": (b"<!DOCTYPE html>\n<html>404</html>", "is a web page"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n", "is a pointer of git-lfs"),
+    "pickle": (b"\x80\x04\x95\x10\x00", "is a pickle"),
+    "text": (b"hello\n", "give "),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_no_model_and_no_store_is_called_by_its_name(tmp_path, kind):
+    from schnorb_t.data.store import Store
+    from schnorb_t.training.checkpoint import read_checkpoint
+
+    content, message = WRONG[kind]
+    path = tmp_path / "a.ckpt"
+    path.write_bytes(content)
+    for read in (read_checkpoint, Store):
+        with pytest.raises(UserError, match=message):
+            read(path)
+
+
+def test_folders_and_damaged_models_and_stores(tmp_path):
+    import torch
+
+    from schnorb_t.data.datamodule import SAMPLE
+    from schnorb_t.data.store import Store
+    from schnorb_t.training.checkpoint import KEY, MODELS, find_model, read_checkpoint
+
+    (tmp_path / "version_0").mkdir()
+    whole = (MODELS / "hcnof.ckpt").read_bytes()
+    (tmp_path / "version_0" / "best.ckpt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="is a folder; give a .ckpt file in it: .*version_0/best.ckpt"):
+        read_checkpoint(tmp_path)
+    with pytest.raises(UserError, match="damaged, or was not copied whole"):
+        read_checkpoint(tmp_path / "version_0" / "best.ckpt")
+    for k, entry in enumerate((5, {}, {"format": "x"}, {"format": 4})):
+        torch.save({KEY: entry, "state_dict": {}}, tmp_path / f"{k}.ckpt")
+        with pytest.raises(UserError, match="what it says of its model is damaged"):
+            read_checkpoint(tmp_path / f"{k}.ckpt")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.ckpt")
+    with pytest.raises(UserError, match="holds objects of Python"):
+        read_checkpoint(tmp_path / "module.ckpt")
+    with pytest.raises(UserError, match="the model that comes with the package is called hcnof"):
+        find_model("hcnof.ckpt")
+    with pytest.raises(UserError, match="is a folder; give a store"):
+        Store(tmp_path)
+    with pytest.raises(UserError, match="is a zip archive, as PyTorch's checkpoints are; give a store"):
+        Store(MODELS / "hcnof.ckpt")
+    (tmp_path / "t.h5").write_bytes(SAMPLE.read_bytes()[:100_000])
+    with pytest.raises(UserError, match="copy it again"):
+        Store(tmp_path / "t.h5")
+
+
+def test_a_folder_of_exports_is_never_half_of_one_set(tmp_path, monkeypatch):
+    """Killed at any of the system's steps, the old set or the new one is there."""
+    from schnorb_t.interfaces import exports
+
+    def put(name):
+        return lambda folder, index, prediction: (folder / f"{index}.txt").write_text(name)
+
+    def export(folder, name):
+        with exports.exporting([(folder, put(name))]) as add:
+            for index in range(3):
+                add(index, None)
+
+    def found(folder):
+        return {p.name: p.read_text() for p in folder.iterdir()}
+
+    folder = tmp_path / "set"
+    export(folder, "old")
+    (folder / "own.md").write_text("mine")
+    before = found(folder)
+    replace, failed = os.replace, []
+    for step in range(2):
+
+        def fails(a, b, step=step):
+            failed.append(1)
+            if len(failed) == step + 1:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            replace(a, b)
+
+        failed.clear()
+        monkeypatch.setattr(exports.os, "replace", fails)
+        with pytest.raises(UserError, match="make room"):
+            export(folder, "new")
+        assert found(folder) == before and [p.name for p in tmp_path.iterdir()] == ["set"]
+    monkeypatch.setattr(exports.os, "replace", replace)
+    export(folder, "new")
+    assert found(folder) == {f"{k}.txt": "new" for k in range(3)} | {"own.md": "mine"}
+    assert [p.name for p in tmp_path.iterdir()] == ["set"]

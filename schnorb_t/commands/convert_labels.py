@@ -13,13 +13,18 @@ from ase.data import chemical_symbols
 from rich.console import Console
 from rich.progress import track
 
+from schnorb_t.basis import all_electrons
 from schnorb_t.commands.parser import check_choice
 from schnorb_t.conventions import reorder_from
 from schnorb_t.data.store import StoreWriter
 from schnorb_t.errors import UserError, brief
+from schnorb_t.files import wrong_file
 from schnorb_t.reference.labels import TARGETS, header_of, record_of
 from schnorb_t.reference.pyscf import LabelError, Level, basis_from_pyscf, versions
 from schnorb_t.reference.qm9 import split_of_rank
+
+#: What is said where something else is given.
+OLD_LABELS = "give full-basis labels in HDF5, one group per molecule"
 
 
 def triangle_to_matrix(triangle: np.ndarray) -> np.ndarray:
@@ -91,8 +96,12 @@ def convert_labels(
     try:
         file = h5py.File(labels, "r")
     except OSError as error:
-        raise UserError(f"{labels}: cannot be read as HDF5 ({brief(error)})") from None
+        wrong = wrong_file(labels, OLD_LABELS)
+        reason = wrong if wrong and "HDF5" not in wrong else f"cannot be read as HDF5 ({brief(error)}); {OLD_LABELS}"
+        raise UserError(f"{labels}: {reason}") from None
     with file:
+        if "schema_version" in file.attrs:
+            raise UserError(f"{labels}: is a store already; bring it into a minimal basis with schnorb_t project")
         level, version = level_of(labels, str(file.attrs.get("level", "")))
         elements = sorted({int(z) for g in file.values() for z in np.unique(g["atomic_numbers"])})
         large = basis_from_pyscf(level.basis, elements)
@@ -121,7 +130,7 @@ def convert_labels(
                         group["positions"][:],
                         order.matrix(fock),
                         group.attrs["energy"],
-                        z.sum(),
+                        all_electrons(z),
                         name,
                         identity,
                         split,

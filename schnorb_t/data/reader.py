@@ -16,6 +16,7 @@ import numpy as np
 from .. import keys
 from ..basis import Basis
 from ..errors import UserError, brief
+from ..files import wrong_file
 from .header import Header
 from .merge import CACHE_BYTES, FORMAT, READABLE_VERSIONS, SCHEMA_VERSION, offset_column, present_column
 from .records import SPLITS, MoleculeRecord, PackedRecord, unpack
@@ -31,6 +32,8 @@ def finish_hint(path: Path) -> str:
     return f"run the command that writes it again, or `schnorb_t check --finish {path}`"
 
 
+#: What is said where something else than a store is given.
+GIVE = "give a store, which schnorb_t label, label-xtb and import-orca write (older files: schnorb_t convert)"
 #: Fields that every molecule of a file of version 1 has.
 FIELDS_1 = ("atomic_numbers", "positions", "hamiltonian", "overlap", "large_basis_energies", "total_energy") + (
     "n_electrons",
@@ -103,10 +106,10 @@ class Store:
             # Finished files are never changed in place, so no lock is needed (and some cluster disks have none).
             file = h5py.File(self.path, "r", locking=False, rdcc_nbytes=CACHE_BYTES)
         except OSError as error:
-            raise UserError(
-                f"{self.path}: cannot be read as HDF5 ({brief(error)}); if it was copied, copy it again, "
-                "if it is something else, convert it first (data_prep/)"
-            ) from None
+            reason = wrong_file(self.path, GIVE)
+            if not reason or "HDF5" in reason:  # by its first bytes: the rest is damaged
+                reason = f"cannot be read as HDF5 ({brief(error)}); if it was copied, copy it again, else {GIVE}"
+            raise UserError(f"{self.path}: {reason}") from None
         try:
             with self._reading("its layout"):
                 self._check_layout(file)
@@ -120,7 +123,10 @@ class Store:
     def _check_layout(self, file: h5py.File) -> None:
         """Whether it is a store of a format that can be read, with all its parts."""
         if file.attrs.get("format") != FORMAT:
-            raise UserError(f"{self.path}: an HDF5 file, but not one of this package; convert it first (data_prep/)")
+            kind = file.attrs.get("format")
+            if kind == "schnorb_t predictions":
+                raise UserError(f"{self.path}: holds predictions, and labelled molecules are wanted; {GIVE}")
+            raise UserError(f"{self.path}: an HDF5 file, but not a store of this package; {GIVE}")
         version = int(file.attrs.get("schema_version", 0))
         if version not in READABLE_VERSIONS:
             raise UserError(

@@ -67,22 +67,47 @@ def check_folder(folder: Path, force: bool) -> None:
 
 @contextmanager
 def _folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside ``folder``, whose content moves there when the block ends without an error."""
-    folder = folder.absolute()
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    """A temporary folder beside ``folder``, which takes its name, whole, when the block ends without an error.
+
+    What else the folder held goes along. Somebody who is killed at any moment leaves the old set or the new one.
+    """
+    folder = Path(os.path.realpath(folder))  # a link stays a link
+    temporary, before = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
     try:
         temporary.mkdir()
         yield temporary
-        folder.mkdir(exist_ok=True)
-        for new in sorted(temporary.iterdir()):
-            old = folder / new.name
-            if old.is_dir():
-                shutil.rmtree(old)
-            os.replace(new, old)
+        if not folder.exists() or not any(folder.iterdir()):
+            os.replace(temporary, folder)  # an empty folder is replaced by the system in one step
+            return
+        for old in folder.iterdir():
+            if not (temporary / old.name).exists():
+                _keep(old, temporary / old.name)
+        shutil.copymode(folder, temporary)
+        os.replace(folder, before)
+        os.replace(temporary, folder)
     except OSError as error:
+        if before.exists() and not folder.exists():
+            os.replace(before, folder)
         raise write_error(folder, error) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(before, ignore_errors=True)
+
+
+def _keep(old: Path, new: Path) -> None:
+    """The same files under another name: as links to them where the disk can, else as copies."""
+
+    def link(source: str, target: str) -> None:
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except OSError:
+            shutil.copy2(source, target, follow_symlinks=False)
+
+    if old.is_dir() and not old.is_symlink():
+        shutil.copytree(old, new, symlinks=True, copy_function=link)
+    else:
+        link(str(old), str(new))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from ase.data import chemical_symbols
 
-from schnorb_t.basis import L_LETTERS, Basis, GaussianShell
+from schnorb_t.basis import L_LETTERS, Basis, GaussianShell, all_electrons
 from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.errors import UserError
 from schnorb_t.files import write_text
@@ -206,7 +206,7 @@ def write_cube(path: str | Path, prediction: Prediction, name: str = "homo", res
             planes.append((values @ occupied) ** 2 @ occupations)
         else:
             planes.append(values @ orbitals[:, orbital])
-    valence = "valence " if mol.nelectron < prediction.atomic_numbers.sum() else ""
+    valence = "valence " if prediction.n_electrons < all_electrons(prediction.atomic_numbers) else ""
     what = f"{valence}electron density, 1/Bohr^3" if orbital is None else f"orbital {name}, 1/Bohr^(3/2)"
     if orbital is not None:
         what += f", {prediction.orbital_energies[orbital]:.6f} Eh"

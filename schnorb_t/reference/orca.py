@@ -15,10 +15,11 @@ import h5py
 import numpy as np
 from ase.data import chemical_symbols
 
-from ..basis import Basis, GaussianShell
+from ..basis import Basis, GaussianShell, all_electrons
 from ..data.records import MoleculeRecord
 from ..data.store import Header, StoreWriter, journal_path
 from ..errors import UserError
+from ..files import atomic_write, removed_at_the_end, temporary_name
 from ..structures import Structure, fault_of, graph_key
 from .orca_calculation import OrcaCalculation, refuse
 from .orca_checks import CheckedMolecule, check
@@ -278,7 +279,7 @@ def record_of(job: Job, molecule: CheckedMolecule, order: int) -> MoleculeRecord
         overlap=molecule.overlap,
         large_basis_energies=molecule.energies,
         total_energy=molecule.total_energy,
-        n_electrons=int(numbers.sum()) - molecule.calculation.charge,
+        n_electrons=all_electrons(numbers, molecule.calculation.charge),
         name=job.name,
         group=graph_key(numbers, molecule.positions),
         order=order,
@@ -333,8 +334,8 @@ def import_orca(
         if not good or any(r.mixed for r in bad) or (bad and not skip_bad):
             return reports
         spool.seek(0)
-        temporary = output.with_name(f".{output.name}.{os.getpid()}")
-        try:
+        temporary = temporary_name(output)
+        with atomic_write(output, temporary=temporary), removed_at_the_end(journal_path(temporary)):
             with StoreWriter(temporary, collection.header(level), append=False) as writer:
                 for _ in good:
                     writer.add(pickle.load(spool))
@@ -342,10 +343,6 @@ def import_orca(
                     if report.molecule is None:
                         writer.add_failure(report.job.name, report.reason, order)
             _write_checks(temporary, good)
-            os.replace(temporary, output)
-        finally:
-            for leftover in (temporary, journal_path(temporary)):
-                leftover.unlink(missing_ok=True)
     return reports
 
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
-from ..basis import L_LETTERS, GaussianShell
+from ..basis import L_LETTERS, GaussianShell, all_electrons
 from ..conventions import shell_order
 from ..errors import UserError
 
@@ -154,7 +154,7 @@ def aligned(calculation: OrcaCalculation) -> None:
             refuse(path, f"{name}: NaN or infinity")
         if np.abs(array).max() > _LARGEST:
             refuse(path, f"{name}: {np.abs(array).max():.1e} is an impossible value")
-    n_electrons = int(c.atomic_numbers.sum()) - c.charge
+    n_electrons = all_electrons(c.atomic_numbers, c.charge)
     if n_electrons % 2 or not 0 < n_electrons // 2 <= m:
         refuse(path, f"{n_electrons} electrons in {m} orbitals are no closed shell")
     n_occupied = n_electrons // 2

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.linalg
 from ase.data import chemical_symbols
 
-from schnorb_t.basis import Basis, GaussianShell, core_shells, electrons_in
+from schnorb_t.basis import Basis, GaussianShell, all_electrons, core_shells, electrons_in
 from schnorb_t.conventions import reorder_from_pyscf
 from schnorb_t.errors import UserError
 from schnorb_t.units import BOHR
@@ -365,7 +365,7 @@ def label(
     pyscf = _pyscf()
     z = np.asarray(atomic_numbers, dtype=np.int64)
     x = np.asarray(positions, dtype=np.float64)
-    n_electrons = int(z.sum())
+    n_electrons = all_electrons(z)
     if n_electrons % 2:
         raise LabelError(f"open shell: {n_electrons} electrons")
     mol = pyscf.gto.Mole(verbose=0)

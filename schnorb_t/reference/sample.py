@@ -148,5 +148,5 @@ def source() -> str:
     return (
         f"closed-shell H/C/N/O/F molecules of the G2 collection (ASE {ase}) and molecules from SMILES (RDKit {rdkit}, "
         "ETKDGv3, MMFF94); geometry 0 as given, the others classical harmonic normal modes at 300 K, GFN2-xTB Hessian "
-        f"(tblite {tblite}), modes below 100 cm^-1 counted as 100; data_prep/sample.py"
+        f"(tblite {tblite}), modes below 100 cm^-1 counted as 100; schnorb_t sample"
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, TextIO
 
 from schnorb_t.errors import UserError
+from schnorb_t.files import foreign_content
 
 from .electrons import electrons
 from .inputs import kind_of_input, read_gaussian, read_orca, read_qchem, read_turbomole
@@ -109,38 +110,12 @@ def _qm9(path: Path) -> Iterator[Structure]:
         raise UserError(f"{path}: holds no structure; QM9's archive has members dsgdb9nsd_NNNNNN.xyz")
 
 
-#: First bytes of what is no text, and what to do.
-_NO_TEXT = {
-    b"PK\x03\x04": "is a zip archive; unpack it",
-    b"\x89HDF\r\n": "is an HDF5 file, no file of structures; give the structures that it was made from",
-    b"\x1f\x8b": "is compressed by gzip; call it *.gz",
-    b"BZh": "is compressed by bzip2; call it *.bz2",
-    b"\xfd7zXZ": "is compressed by xz; call it *.xz",
-    b"%PDF": "is a PDF file; give a file with structures (xyz, sdf, ...)",
-}
-
-
-def _check_text(path: Path, head: bytes) -> None:
-    """Refuse what can be no text of structures.
-
-    Raises:
-        UserError: says what it is.
-    """
-    for sign, what in _NO_TEXT.items():
-        if head.startswith(sign):
-            raise UserError(f"{path}: {what}")
-    lower = head[:2000].lstrip().lower()
-    if lower.startswith((b"<!doctype html", b"<html")):
-        raise UserError(f"{path}: is a web page, not the file behind it; download it again")
-    if lower.startswith(b"version https://git-lfs"):
-        raise UserError(f"{path}: is a pointer of git-lfs, not the file itself; get it by `git lfs pull`")
-
-
 def _open(path: Path) -> TextIO:
     opener = _COMPRESSED.get(path.suffix.lower(), open)
     with opener(path, "rb") as file:
         head = file.read(2000)
-    _check_text(path, head)
+    if what := foreign_content(head):
+        raise UserError(f"{path}: {what if ';' in what else f'{what}; give a file with structures (xyz, sdf, ...)'}")
     # PowerShell writes UTF-16
     encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     if encoding != "utf-16" and b"\0" in head and path.suffix.lower() in _BY_SUFFIX.keys() | _COMPRESSED.keys():

@@ -11,6 +11,8 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 
+from schnorb_t.basis import all_electrons
+
 from .electrons import Statement, electrons, statements
 
 
@@ -64,7 +66,7 @@ class Structure:
     @property
     def n_electrons(self) -> int:
         """All electrons of the neutral atoms less the charge; core electrons included."""
-        return int(self.atomic_numbers.sum()) - self.charge
+        return all_electrons(self.atomic_numbers, self.charge)
 
     @property
     def unpaired_electrons(self) -> int:

@@ -16,7 +16,7 @@ from torch import nn
 
 from schnorb_t.basis import Basis
 from schnorb_t.errors import UserError
-from schnorb_t.files import atomic_write
+from schnorb_t.files import atomic_write, wrong_file
 from schnorb_t.nn.base import network
 from schnorb_t.nn.ensemble import EnsembleModel
 from schnorb_t.nn.model import MatrixModel
@@ -75,6 +75,8 @@ def _named(arguments: dict[str, Any]) -> dict[str, Any]:
 
 _MIGRATIONS: dict[int, Any] = {1: _without_long_range, 2: _without_members, 3: _without_envelope}
 KEY = "schnorb_t"
+#: What is said where something else than a model is given.
+GIVE = "give the .ckpt file that schnorb_t fit wrote (runs/*/version_*/checkpoints/best.ckpt)"
 #: Models that come with the package.
 MODELS = Path(__file__).parents[1] / "models"
 
@@ -127,6 +129,8 @@ def find_model(model: str | Path) -> Path:
     shipped = MODELS / f"{model}.ckpt"
     if path.name == str(model) and shipped.is_file():
         return shipped
+    if path.suffix == ".ckpt" and (MODELS / path.name).is_file() and not path.exists():
+        raise UserError(f"{path}: no such file; the model that comes with the package is called {path.stem}")
     if path.suffix == ".ckpt" or path.name != str(model) or path.exists():
         return path  # reading it tells what is wrong
     names = sorted(p.stem for p in MODELS.glob("*.ckpt"))
@@ -142,22 +146,39 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such model; give the .ckpt file that schnorb_t fit wrote (runs/*/checkpoints/)")
+        there = sorted(path.rglob("*.ckpt"), key=lambda p: (p.name != "best.ckpt", p))[:3] if path.is_dir() else []
+        if path.is_dir():
+            found = f"give a .ckpt file in it: {', '.join(map(str, there))}" if there else GIVE
+            raise UserError(f"{path}: is a folder; {found}")
+        raise UserError(f"{path}: no such model; {GIVE}")
+    wrong = wrong_file(path, GIVE)
+    if "zip archive" not in wrong:  # as all checkpoints are
+        wrong = wrong or f"its first bytes are those of something else; {GIVE}"
+        raise UserError(f"{path}: not a readable checkpoint: {wrong}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path}: not a readable checkpoint ({reason}); was the file copied whole?") from None
+    except pickle.UnpicklingError:
+        objects = "it holds objects of Python, which could run anything and are not opened"
+        raise UserError(f"{path}: not a readable checkpoint: {objects}; {GIVE}") from None
+    except (RuntimeError, EOFError, KeyError, ValueError):
+        damage = "it is damaged, or was not copied whole; copy it again"
+        raise UserError(f"{path}: not a readable checkpoint: {damage}") from None
     if not isinstance(content, dict) or KEY not in content:
         raise UserError(f"{path}: no model of schnorb_t in this file; give a .ckpt file that schnorb_t fit wrote")
-    entry = content[KEY]
-    if entry["format"] > FORMAT:
-        raise UserError(f"{path}: format {entry['format']} is newer than this package's {FORMAT}; update schnorb_t")
-    while entry["format"] < FORMAT:
-        entry = _MIGRATIONS[entry["format"]](entry, content["state_dict"])
-    arguments = entry["arguments"] if entry["members"] else _named(entry["arguments"])
-    content[KEY] = {"network": MatrixModel.name} | entry
-    content[KEY] |= {"arguments": arguments, "members": [_named(m) for m in entry["members"]]}
+    try:
+        entry = content[KEY]
+        if entry["format"] > FORMAT:
+            raise UserError(f"{path}: format {entry['format']} is newer than this package's {FORMAT}; update schnorb_t")
+        while entry["format"] < FORMAT:
+            entry = _MIGRATIONS[entry["format"]](entry, content["state_dict"])
+        arguments = entry["arguments"] if entry["members"] else _named(entry["arguments"])
+        content[KEY] = {"network": MatrixModel.name} | entry
+        content[KEY] |= {"arguments": arguments, "members": [_named(m) for m in entry["members"]]}
+        for part in ("basis", "level", "target", "training_groups"):
+            entry[part]
+        content["state_dict"].items()
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: what it says of its model is damaged ({error}); copy it again, or {GIVE}") from None
     return content
 
 

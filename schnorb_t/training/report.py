@@ -18,22 +18,22 @@ from rich.table import Table
 from schnorb_t.basis import Basis
 from schnorb_t.files import atomic_write, write_text
 from schnorb_t.training.evaluation import BlockModel, OrbitalLevels, evaluate_model, matrices_of
-from schnorb_t.units import HARTREE
+from schnorb_t.units import HARTREE, MILLI
 
 #: (what, key, factor, unit) of a table's rows.
 ROWS = (
-    ("H", "hamiltonian_mae_eh", 1e3, "mEh"),
-    ("H on-site", "hamiltonian_onsite_mae_eh", 1e3, "mEh"),
-    ("H off-site", "hamiltonian_offsite_mae_eh", 1e3, "mEh"),
-    ("S", "overlap_mae", 1e3, "1e-3"),
-    ("occupied", "occupied_energy_mae_ev", 1e3, "meV"),
-    ("HOMO", "homo_mae_ev", 1e3, "meV"),
-    ("LUMO", "lumo_mae_ev", 1e3, "meV"),
-    ("gap", "gap_mae_ev", 1e3, "meV"),
-    ("occupied, large basis", "occupied_energy_mae_ev_large_basis", 1e3, "meV"),
-    ("HOMO, large basis", "homo_mae_ev_large_basis", 1e3, "meV"),
-    ("LUMO, large basis", "lumo_mae_ev_large_basis", 1e3, "meV"),
-    ("gap, large basis", "gap_mae_ev_large_basis", 1e3, "meV"),
+    ("H", "hamiltonian_mae_eh", MILLI, "mEh"),
+    ("H on-site", "hamiltonian_onsite_mae_eh", MILLI, "mEh"),
+    ("H off-site", "hamiltonian_offsite_mae_eh", MILLI, "mEh"),
+    ("S", "overlap_mae", MILLI, "1e-3"),
+    ("occupied", "occupied_energy_mae_ev", MILLI, "meV"),
+    ("HOMO", "homo_mae_ev", MILLI, "meV"),
+    ("LUMO", "lumo_mae_ev", MILLI, "meV"),
+    ("gap", "gap_mae_ev", MILLI, "meV"),
+    ("occupied, large basis", "occupied_energy_mae_ev_large_basis", MILLI, "meV"),
+    ("HOMO, large basis", "homo_mae_ev_large_basis", MILLI, "meV"),
+    ("LUMO, large basis", "lumo_mae_ev_large_basis", MILLI, "meV"),
+    ("gap, large basis", "gap_mae_ev_large_basis", MILLI, "meV"),
     ("orbital similarity", "occupied_similarity", 1.0, "0..1"),
     ("lowest eigenvalue of S", "min_overlap_eigenvalue", 1.0, ""),
 )
@@ -176,13 +176,13 @@ def draw_parity(figure, levels: OrbitalLevels) -> None:
         axis.set_xlim(limits)
         axis.set_ylim(limits)
         axis.set_box_aspect(1)
-        text = f"MAE {_number(1e3 * np.abs(error).mean())} meV\nlargest {_number(1e3 * np.abs(error).max())} meV"
+        text = f"MAE {_number(MILLI * np.abs(error).mean())} meV\nlargest {_number(MILLI * np.abs(error).max())} meV"
         outside = int(((predicted < limits[0]) | (predicted > limits[1])).sum())
         if outside:
             text += f"\n{outside} outside the frame"
         axis.text(0.04, 0.96, text, va="top", fontsize=8, transform=axis.transAxes)
-        spread = max(1e3 * float(np.quantile(np.abs(error), 0.98)), 1e-6)
-        below.hist(1e3 * error, bins=41, range=(-spread, spread), color=colour, alpha=0.8)
+        spread = max(MILLI * float(np.quantile(np.abs(error), 0.98)), 1e-6)
+        below.hist(MILLI * error, bins=41, range=(-spread, spread), color=colour, alpha=0.8)
         below.axvline(0, color="0.6", linewidth=0.8)
         below.set_xlim(-spread, spread)
         below.set_yticks([])
@@ -217,11 +217,11 @@ def read_log(paths: str | Path | Sequence[str | Path]) -> dict[str, np.ndarray]:
 
 #: validation column -> (label, factor)
 _CURVES = {
-    "val/hamiltonian_mae_eh": ("H / mEh", 1e3),
-    "val/overlap_mae": ("S / 1e-3", 1e3),
-    "val/occupied_energy_mae_eh": ("occupied / meV", 1e3 * HARTREE),
-    "val/homo_mae_eh": ("HOMO / meV", 1e3 * HARTREE),
-    "val/lumo_mae_eh": ("LUMO / meV", 1e3 * HARTREE),
+    "val/hamiltonian_mae_eh": ("H / mEh", MILLI),
+    "val/overlap_mae": ("S / 1e-3", MILLI),
+    "val/occupied_energy_mae_eh": ("occupied / meV", MILLI * HARTREE),
+    "val/homo_mae_eh": ("HOMO / meV", MILLI * HARTREE),
+    "val/lumo_mae_eh": ("LUMO / meV", MILLI * HARTREE),
 }
 
 
@@ -299,7 +299,7 @@ def draw_matrix(figure, example: MatrixExample) -> None:
         labels.append(f"{chemical_symbols[q]}{counts[q]}")
     largest = float(np.abs(example.reference).max())
     colours = SymLogNorm(linthresh=0.01, vmin=-largest, vmax=largest, base=10)
-    difference = 1e3 * (example.prediction - example.reference)
+    difference = MILLI * (example.prediction - example.reference)
     spread = max(float(np.quantile(np.abs(difference), 0.995)), 1e-9)
     panels = (
         ("predicted H", example.prediction, dict(norm=colours, cmap="RdBu_r")),
