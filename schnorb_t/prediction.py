@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +16,33 @@ from schnorb_t.basis import Basis
 from schnorb_t.physics.charges import mulliken_charges
 from schnorb_t.physics.occupations import fill
 from schnorb_t.units import HARTREE
+
+if TYPE_CHECKING:
+    from schnorb_t.interfaces.viewer import View
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Which model said it.
+
+    Attributes:
+        model: name or file of the model; may be empty.
+        target: kind of matrices, e.g. ``"wqvo"``, ``"full"``.
+        method: level of theory of the labels it learned, e.g. ``"B3LYP/def2-SVP"``.
+        calibrated: whether ``orbital_energy_spread``, where there is one, was scaled to the errors on validation
+            molecules; the spread of an ensemble is not.
+    """
+
+    model: str
+    target: str
+    method: str
+    calibrated: bool = True
+
+    @property
+    def text(self) -> str:
+        """For a title: ``organic, wqvo of B3LYP/def2-SVP``."""
+        what = self.method if self.target in ("full", self.method) else f"{self.target} of {self.method}"
+        return f"{self.model}, {what}" if self.model else what
 
 
 @dataclass(frozen=True)
@@ -33,6 +62,7 @@ class Prediction:
             (``nn.doubt``); over the members of an ensemble. It grows where the molecule is unlike those learned from.
             None of other models.
         properties: whatever else the model gives, by the field of its declaration in ``schnorb_t.keys``.
+        origin: which model said it; None where that is not known.
     """
 
     atomic_numbers: np.ndarray
@@ -45,6 +75,7 @@ class Prediction:
     name: str = ""
     orbital_energy_spread: np.ndarray | None = None
     properties: Mapping[str, np.ndarray] = field(default_factory=dict)
+    origin: Origin | None = None
 
     @property
     def n_electrons(self) -> int:
@@ -120,3 +151,25 @@ class Prediction:
             torch.from_numpy(self.basis.nuclear_charges(self.atomic_numbers)),
         )
         return charges.numpy()
+
+    def html(self, path: str | Path) -> None:
+        """Write a page to look at in any browser, without a network (docs/viewer.md).
+
+        It shows the molecule in three dimensions with its orbitals, levels, density of states, charges and doubt.
+
+        Raises:
+            UserError: the disk refuses.
+        """
+        from schnorb_t.interfaces.viewer import write_page
+
+        write_page(path, self)
+
+    def view(self, height: int = 760) -> View:
+        """The same page inside a notebook: the last value of a cell shows itself.
+
+        Args:
+            height: of the frame, pixels.
+        """
+        from schnorb_t.interfaces.viewer import View
+
+        return View(self, height)

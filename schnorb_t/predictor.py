@@ -20,7 +20,7 @@ from schnorb_t.nn.ensemble import EnsembleModel
 from schnorb_t.nn.level_deviations import knows_doubt, standard_deviations
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.physics.eigen import solve_checked
-from schnorb_t.prediction import Prediction
+from schnorb_t.prediction import Origin, Prediction
 from schnorb_t.structures import Structure, as_structure, check_structures, describe
 from schnorb_t.training.checkpoint import ModelCard, find_model, load_model
 
@@ -50,6 +50,7 @@ class Predictor:
         card: what the checkpoint says of it.
         device: by default CUDA where there is one.
         dtype: of the network, ``torch.float32`` or ``torch.float64``; orbitals are always computed in float64.
+        name: what to call it in pages and messages.
     """
 
     def __init__(
@@ -58,10 +59,12 @@ class Predictor:
         card: ModelCard,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
+        name: str = "",
     ):
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
         self.device, self.card = choose_device(device), card
+        self.origin = Origin(name, card.target, card.method, not isinstance(model, EnsembleModel))
         # float32 is what checkpoints hold; a cast would spoil the tables that are float64 in any case
         self.model = (model.double() if dtype == torch.float64 else model).to(self.device).eval()
 
@@ -171,7 +174,8 @@ class Predictor:
             h, s, e, c = (x[k][(slice(m),) * (x.ndim - 1)].copy() for x in arrays)
             z = atoms.numbers.astype(np.int64)
             d = None if spread is None else spread[k, :m].copy()
-            result.append((index, Prediction(z, atoms.positions.copy(), self.basis, h, s, e, c, atoms.name, d)))
+            found = Prediction(z, atoms.positions.copy(), self.basis, h, s, e, c, atoms.name, d, origin=self.origin)
+            result.append((index, found))
         return result
 
     def __repr__(self):
@@ -200,4 +204,5 @@ def load(model: str | Path, device: str | torch.device | None = None, dtype: tor
     Raises:
         UserError: no such model, or not a checkpoint of this package.
     """
-    return Predictor(*load_model(find_model(model)), device=device, dtype=dtype)
+    path = find_model(model)
+    return Predictor(*load_model(path), device=device, dtype=dtype, name=path.stem)

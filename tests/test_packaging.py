@@ -19,7 +19,7 @@ except ModuleNotFoundError:  # Python 3.10
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: tools of developers, whose versions change no result
-TOOLS = {"test", "docs", "scatter"}
+TOOLS = {"test", "docs", "scatter", "browser"}
 
 
 def requirements():

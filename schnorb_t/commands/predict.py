@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,7 +24,8 @@ def predict(
     model: str,
     structures: Path,
     *,
-    output: Path,
+    output: Path | None = None,
+    html: Path | None = None,
     skip_bad: bool = False,
     batch_size: PositiveInt | None = None,
     device: str | None = None,
@@ -42,7 +44,8 @@ def predict(
     Args:
         model: checkpoint of ``schnorb_t fit``, or the name of a model that comes with the package
         structures: file with molecules (xyz, sdf, ...; any that ASE reads), one or thousands
-        output: HDF5 file to write
+        output: HDF5 file to write; may be left out where a folder is written
+        html: folder; also write a page per structure there, to look at orbitals, levels and doubt in a browser
         skip_bad: leave out structures that cannot be worked on
         batch_size: molecules at once (default: by their size)
         device: cpu, cuda, cuda:1, ... (default: cuda where there is one)
@@ -51,15 +54,15 @@ def predict(
         dftbplus: folder; also write hamsqr1.dat, oversqr.dat, geometry.gen there
         plot: folder; also draw each structure's levels and density of states there (PNG)
         reference: labels of the same molecules (a store): --plot draws their levels beside the predicted ones
-        broadening: width (standard deviation) of the levels in the density of states, eV
-        plot_limit: draw so many structures only, the first ones
+        broadening: width (standard deviation) of the levels in the density of states of --plot and --html, eV
+        plot_limit: draw pictures of so many structures only, the first ones
         doubt_above: eV; name structures whose HOMO or LUMO has a larger standard deviation (models that know doubt)
         force: overwrite the output and files in the folders
 
     Returns:
         ``structures`` and ``skipped`` (counts), ``seconds``, ``device``, ``levels`` of the first structures in Eh,
         of a model that knows doubt ``doubt`` (median and largest in eV, ``above``), ``doubtful`` (structures beyond the
-        threshold, the worst first), ``skipped_lines``, ``folders`` and what they hold.
+        threshold, the worst first), ``skipped_lines``, ``folders`` and what they hold, ``open`` (the page to look at).
 
     Raises:
         UserError: bad input; names file, structure and remedy.
@@ -72,13 +75,21 @@ def predict(
 
     if reference and not plot:
         raise UserError("--reference is only drawn; add --plot DIR")
-    output = check_output(output, [find_model(model), structures, *filter(None, [reference])], force)
+    if output is None and not any((html, molden, dftbplus, plot)):
+        raise UserError("nothing to write: name a file with -o OUT.h5, or a folder of pages to look at with --html DIR")
+    if output is None and cube:
+        raise UserError("--cube writes beside the output: add -o OUT.h5")
+    if output is not None:
+        output = check_output(output, [find_model(model), structures, *filter(None, [reference])], force)
     exports: list[tuple[Path, Any]] = [(molden, molden_files)] if molden else []
     exports += [(dftbplus, dftbplus_files)] if dftbplus else []
-    exports += [(output.with_name(f"{output.stem}_cubes"), cube_files(cube))] if cube else []
-    for folder in [folder for folder, _ in exports] + ([plot] if plot else []):
+    exports += [(output.with_name(f"{output.stem}_cubes"), cube_files(cube))] if output and cube else []
+    folders = [folder for folder, _ in exports] + [folder for folder in (plot, html) if folder]
+    for folder in folders:
         check_folder(folder, force)
-    if plot:
+    if len({folder.absolute() for folder in folders}) < len(folders):
+        raise UserError("two kinds of files would go to one folder; name another one for each")
+    if plot or html:
         from schnorb_t.interfaces.plots import check_width, picture_files
         from schnorb_t.interfaces.reference_levels import references
 
@@ -91,30 +102,40 @@ def predict(
     if plot:
         find = references(reference, {i: read[i] for i in drawn}, structures)
         exports.append((plot, picture_files(set(drawn), find, broadening)))
+    pages = None
+    if html:
+        from schnorb_t.interfaces.viewer.folder import Pages
+
+        pages = Pages(len(sound), structures.name, broadening, doubt_above)
+        exports.append((html, pages))
     shown: dict[int, Any] = {}
     doubts: dict[int, tuple[float, str]] = {}
     start = time.perf_counter()
     with (
-        PredictionWriter(output, predictor.card, model, str(structures)) as writer,
+        PredictionWriter(output, predictor.card, model, str(structures)) if output else nullcontext() as writer,
         exporting(exports) as export,
     ):
-        writer.skipped(bad)
+        if writer:
+            writer.skipped(bad)
         with progress_bar(len(chosen)) as advance:
             for index, prediction in _named(structures, predictor.predict_batches(chosen, batch_size, sound)):
-                writer.add(index, prediction)
+                if writer:
+                    writer.add(index, prediction)
                 export(index, prediction)
                 if prediction.doubt is not None:
                     doubts[index] = prediction.doubt, prediction.name
                 if index in sound[:SHOWN]:
                     shown[index] = prediction
                 advance(1)
-    folders = {str(folder): f"files of {len(sound):,} structures" for folder, _ in exports}
+    written = {str(folder): f"files of {len(sound):,} structures" for folder, _ in exports}
     if plot:
         some = len(drawn) < len(sound)
         of = f"the first {len(drawn):,} of {len(sound):,} structures (more with --plot-limit)"
-        folders[str(plot)] = f"pictures of {of if some else f'{len(drawn):,} structures'}"
+        written[str(plot)] = f"pictures of {of if some else f'{len(drawn):,} structures'}"
+    if html:
+        written[str(html)] = f"pages of {len(sound):,} structures"
     return {
-        "output": str(output),
+        "output": str(output) if output else None,
         "structures": len(sound),
         "skipped": len(bad),
         "seconds": time.perf_counter() - start,
@@ -139,7 +160,8 @@ def predict(
             if doubt > doubt_above
         ],
         "skipped_lines": bad,
-        "folders": folders,
+        "folders": written,
+        "open": str(html / pages.start) if html and pages else None,
     }
 
 
@@ -200,7 +222,7 @@ def show(result: dict[str, Any]) -> None:
     if doubt := result["doubt"]:
         line(
             f"doubt (standard deviation of the worse of HOMO and LUMO): median {doubt['median_ev']:.3f} eV, "
-            f"largest {doubt['largest_ev']:.3f} eV (doubt_ev in {result['output']})"
+            f"largest {doubt['largest_ev']:.3f} eV" + (f" (doubt_ev in {result['output']})" if result["output"] else "")
         )
     if doubtful := result["doubtful"]:
         line(
@@ -217,4 +239,7 @@ def show(result: dict[str, Any]) -> None:
         line(f"{folder}: {what}")
     skipped = f", {result['skipped']:,} skipped" if result["skipped"] else ""
     milliseconds = 1e3 * result["seconds"] / n
-    line(f"{result['output']}: {n:,} structures{skipped}, {milliseconds:.1f} ms each on {result['device']}")
+    what = result["output"] or "predicted"
+    line(f"{what}: {n:,} structures{skipped}, {milliseconds:.1f} ms each on {result['device']}")
+    if result["open"]:
+        line(f"open {result['open']} in a browser")

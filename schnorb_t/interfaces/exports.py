@@ -14,7 +14,7 @@ from schnorb_t.interfaces.dftbplus_files import write_dftbplus
 from schnorb_t.interfaces.molden import check_cube_name, write_cube, write_molden
 from schnorb_t.prediction import Prediction
 
-#: (folder, index of the structure, its prediction)
+#: (folder, index of the structure, its prediction); one with a method ``finish(folder)`` has it called at the end.
 Write = Callable[[Path, int, Prediction], None]
 
 
@@ -125,3 +125,6 @@ def exporting(exports: Sequence[tuple[Path, Write]]) -> Iterator[Callable[[int, 
                 write(place, index, prediction)
 
         yield add
+        for place, write in places:
+            if (finish := getattr(write, "finish", None)) is not None:  # an index over the folder, for example
+                finish(place)

@@ -103,6 +103,12 @@ class ModelCard:
     members: tuple[dict[str, Any], ...] = ()
     network: str = MatrixModel.name
 
+    @property
+    def method(self) -> str:
+        """Level of theory in short: ``B3LYP/def2-SVP``, or the name of a semi-empirical method."""
+        functional, basis = (str(self.level.get(key, "")) for key in ("functional", "basis"))
+        return functional if not basis or " " in basis else f"{functional}/{basis}" if functional else basis
+
     def to_entry(self) -> dict[str, Any]:
         """What a checkpoint holds of it under ``KEY``, without the configuration."""
         return {
