@@ -76,7 +76,7 @@ wheel: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "schnorb_t needs Python 3.10 or newer"'
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[pyscf,dask,sample,select,browser,test]"
+	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[pyscf,dask,sample,select,completion,browser,test]"
 	touch $@
 
 clean:

@@ -36,7 +36,8 @@ from schnorb_t.files import atomic_write
 from schnorb_t.nn.assembly import matrix_from_blocks
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.physics.eigen import pad
-from schnorb_t.predictor import load, progress_bar
+from schnorb_t.predictor import load
+from schnorb_t.progress import progress_bar
 from schnorb_t.reference.qm9 import QM9Molecule, read
 from schnorb_t.structures import check_structures
 from schnorb_t.training.report import write_json

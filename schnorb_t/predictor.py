@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -21,6 +20,7 @@ from schnorb_t.nn.level_deviations import knows_doubt, standard_deviations
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.physics.eigen import solve_checked
 from schnorb_t.prediction import Origin, Prediction
+from schnorb_t.progress import progress_bar
 from schnorb_t.structures import Structure, as_structure, check_structures, describe
 from schnorb_t.training.checkpoint import ModelCard, find_model, load_model
 
@@ -107,7 +107,7 @@ class Predictor:
             return self.predict([structures], batch_size)[0]
         structures = list(structures)
         out: list[Prediction | None] = [None] * len(structures)
-        with progress_bar(len(structures), shown=progress) as advance:
+        with progress_bar(len(structures), "predicting", progress) as advance:
             for batch in self.predict_batches(structures, batch_size):
                 for place, prediction in batch:
                     out[place] = prediction
@@ -180,18 +180,6 @@ class Predictor:
 
     def __repr__(self):
         return f"Predictor of {self.basis} on {self.device}: {self.model.n_parameters():,} parameters"
-
-
-@contextmanager
-def progress_bar(total: int, text: str = "predicting", shown: bool = True) -> Iterator[Callable[[int], None]]:
-    """``with progress_bar(n) as advance``: a bar on stderr; call ``advance(k)`` after each k molecules."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as bar:
-        task = bar.add_task(text, total=total)
-        yield lambda n: bar.advance(task, n)
 
 
 def load(model: str | Path, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32) -> Predictor:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,14 @@ class Command:
         function: of that module; its typed signature is the command line.
         summary: one line for ``schnorb_t --help``.
         interrupted: what stands after Ctrl-C, and how to go on.
+        then: what to do next, with ``{output}`` for the file that was written.
     """
 
     module: str
     function: str
     summary: str
     interrupted: str = "nothing was written; start it again"
+    then: str = ""
 
     def load(self) -> tuple[Callable[..., Any], Callable[[Any], None] | None]:
         """The function and ``show``, which prints what it returns."""
@@ -39,6 +43,12 @@ class Command:
         return getattr(module, self.function), getattr(module, "show", None)
 
 
+_LABELS = (
+    "schnorb_t check {output} validates it; schnorb_t splits {output} divides it; "
+    "schnorb_t fit --config sample --data.path {output} trains on it"
+)
+_STRUCTURES = "schnorb_t label {output} -o labels.h5 calculates labels for them"
+_MODEL = "schnorb_t predict {output} molecules.xyz --html pages shows what it predicts"
 _AGAIN = "the finished molecules are safe, the same command continues"
 
 COMMANDS: dict[str, Command] = {
@@ -50,25 +60,39 @@ COMMANDS: dict[str, Command] = {
     ),
     "predict": Command("predict", "predict", "Hamiltonian, overlap and orbital energies of molecules"),
     "evaluate": Command("evaluate", "evaluate", "errors of a model on labelled molecules"),
-    "calibrate": Command("calibrate", "calibrate_model", "a trained model learns how sure its levels are"),
-    "geometries": Command("geometries", "geometries", "relaxed and hot GFN2-xTB geometries from SMILES", _AGAIN),
+    "calibrate": Command("calibrate", "calibrate_model", "a trained model learns how sure its levels are", then=_MODEL),
+    "geometries": Command(
+        "geometries", "geometries", "relaxed and hot GFN2-xTB geometries from SMILES", _AGAIN, then=_STRUCTURES
+    ),
     "select": Command("select", "select_molecules", "which molecules of a pool to label next"),
-    "label": Command("label", "label_files", "label structures by Kohn-Sham calculations with PySCF", _AGAIN),
-    "label-xtb": Command("label_xtb", "label_xtb", "label structures by GFN2-xTB", _AGAIN),
-    "import-orca": Command("import_orca", "import_orca", "results of ORCA into a store of checked matrices"),
-    "write-orca": Command("write_orca", "write_orca", "inputs for ORCA that give what import-orca reads"),
-    "qm9": Command("qm9", "qm9", "QM9's published archive into extended xyz"),
-    "project": Command("project", "project", "a store of full matrices into a minimal basis", _AGAIN),
-    "convert": Command("convert_labels", "convert_labels", "older files of full-basis QM9 labels into a store", _AGAIN),
+    "label": Command(
+        "label", "label_files", "label structures by Kohn-Sham calculations with PySCF", _AGAIN, then=_LABELS
+    ),
+    "label-xtb": Command("label_xtb", "label_xtb", "label structures by GFN2-xTB", _AGAIN, then=_LABELS),
+    "import-orca": Command(
+        "import_orca", "import_orca", "results of ORCA into a store of checked matrices", then=_LABELS
+    ),
+    "write-orca": Command(
+        "write_orca",
+        "write_orca",
+        "inputs for ORCA that give what import-orca reads",
+        then="run ORCA on them; schnorb_t import-orca {output} -o labels.h5 reads the results",
+    ),
+    "qm9": Command("qm9", "qm9", "QM9's published archive into extended xyz", then=_STRUCTURES),
+    "project": Command("project", "project", "a store of full matrices into a minimal basis", _AGAIN, then=_LABELS),
+    "convert": Command(
+        "convert_labels", "convert_labels", "older files of full-basis QM9 labels into a store", _AGAIN, then=_LABELS
+    ),
     "check": Command("check", "check", "validate a store and print what it holds"),
     "splits": Command("splits", "splits", "divide a store into training, validation and test"),
-    "merge": Command("merge", "merge", "several stores of one kind into one"),
-    "export": Command("export", "export", "a model without the state of its training"),
+    "merge": Command("merge", "merge", "several stores of one kind into one", then=_LABELS),
+    "export": Command("export", "export", "a model without the state of its training", then=_MODEL),
     "export-skf": Command("export_skf", "export_skf", "Slater-Koster files of a model's two-centre functions"),
-    "ensemble": Command("ensemble", "ensemble", "join models of the same labels into one"),
+    "ensemble": Command("ensemble", "ensemble", "join models of the same labels into one", then=_MODEL),
     "fit-contraction": Command("fit_contraction", "fit_contraction", "fit the way from a minimal to the large basis"),
-    "sample": Command("sample", "sample", "the structures of the embedded sample"),
+    "sample": Command("sample", "sample", "the structures of the embedded sample", then=_STRUCTURES),
     "info": Command("info", "info", "versions, platform, threads, devices and the models that ship"),
+    "completion": Command("completion", "completion", "a script by which a shell completes commands and options"),
     "selftest": Command("selftest", "selftest", "whether this installation predicts and trains (half a minute)"),
 }
 
@@ -92,21 +116,36 @@ def run(name: str, argv: list[str] | None = None) -> None:
 
         arguments = parse(function, f"schnorb_t {name}", argv)
         json: Path | None = arguments.pop("json")
-        if json is not None and not json.parent.is_dir():
+        silent: bool = arguments.pop("quiet")
+        to_stdout = json == Path("-")
+        if json is not None and not to_stdout and not json.parent.is_dir():
             raise UserError(f"{json.parent}: no such folder; make it first")
+        from schnorb_t.progress import quiet
+
         try:
-            result = function(**arguments)
+            with quiet(silent):
+                result = function(**arguments)
         except (OSError, RuntimeError) as error:
             if fault := system_fault(error, arguments.get("output")):
                 raise UserError(fault) from error
             raise
         if json is not None:
-            from schnorb_t.training.report import write_json
+            from schnorb_t.training.report import json_text, write_json
 
-            write_json(json, {key: value for key, value in result.items() if not key.startswith("_")})
+            summary = {key: value for key, value in result.items() if not key.startswith("_")}
+            if to_stdout:
+                print(json_text(summary))
+            else:
+                write_json(json, summary)
+        if silent or to_stdout:
+            with redirect_stdout(StringIO()):  # what it finds decides the exit code of some commands
+                show(result)
+            return
         show(result)
         if json is not None:
             print(f"numbers: {json}")
+        if command.then and arguments.get("output"):
+            print(f"next: {command.then.format(output=arguments['output'])}")
     except (KeyboardInterrupt, SystemExit) as error:
         cause = error.__context__ if isinstance(error, SystemExit) else error  # Lightning turns Ctrl-C into exit code 1
         if not isinstance(cause, KeyboardInterrupt):

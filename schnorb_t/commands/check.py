@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 
 from schnorb_t import keys, units
@@ -19,6 +19,7 @@ from schnorb_t.data.validation import Report, formula_of_counts
 from schnorb_t.data.writer import finish as merge_interrupted
 from schnorb_t.errors import UserError
 from schnorb_t.files import atomic_write
+from schnorb_t.progress import columns, messages
 
 
 def _range(values: np.ndarray, pattern: str = "{:,.0f}") -> str:
@@ -152,8 +153,7 @@ def check(file: Path, *, png: Path | None = None, no_png: bool = False, finish: 
         UserError: no such file, or the picture cannot be written.
     """
     merged = merge_interrupted(file) if finish and journal_path(file).exists() else None
-    columns = (TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns(), console=messages(), transient=True) as bar:
         task = bar.add_task("checking", total=None)
         report = validation.check(file, lambda done, n: bar.update(task, completed=done, total=n))
     picture = None if no_png else png or Path(f"{file}.png")

@@ -10,8 +10,6 @@ from typing import Any
 import h5py
 import numpy as np
 from ase.data import chemical_symbols
-from rich.console import Console
-from rich.progress import track
 
 from schnorb_t.basis import all_electrons
 from schnorb_t.commands.parser import check_choice
@@ -19,6 +17,7 @@ from schnorb_t.conventions import reorder_from
 from schnorb_t.data.store import StoreWriter
 from schnorb_t.errors import UserError, brief
 from schnorb_t.files import wrong_file
+from schnorb_t.progress import tracked
 from schnorb_t.reference.labels import TARGETS, header_of, record_of
 from schnorb_t.reference.pyscf import LabelError, Level, basis_from_pyscf, versions
 from schnorb_t.reference.qm9 import split_of_rank
@@ -111,7 +110,7 @@ def convert_labels(
         done = failed = 0
         with StoreWriter(output, header_of(target, elements, level, programs)) as writer:
             known = writer.known_names
-            for key in track(sorted(file), description=target, console=Console(stderr=True)):
+            for key in tracked(sorted(file), target):
                 group = file[key]
                 name, identity, split, rank = identity_of(key, group.attrs)
                 if name in known:

@@ -41,7 +41,8 @@ def evaluate(
     """
     from schnorb_t.data.store import Store
     from schnorb_t.files import check_output
-    from schnorb_t.predictor import load, progress_bar
+    from schnorb_t.predictor import load
+    from schnorb_t.progress import progress_bar
     from schnorb_t.training.doubt_metrics import DoubtErrors
     from schnorb_t.training.doubt_report import plot_doubt
     from schnorb_t.training.evaluation import evaluate_model

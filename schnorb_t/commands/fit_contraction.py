@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from schnorb_t.commands.parser import check_choice
 from schnorb_t.data.store import Store
 from schnorb_t.errors import UserError
 from schnorb_t.files import check_output
 from schnorb_t.interfaces.contraction import ContractionModel
+from schnorb_t.progress import tracked
 from schnorb_t.reference.labels import projected_header
 from schnorb_t.reference.minimal_basis import TARGETS, project_molecule
 from schnorb_t.reference.pyscf import LabelError
@@ -25,7 +24,7 @@ from schnorb_t.reference.pyscf import LabelError
 def molecules(store: Store, split: str, target: str, limit: int | None) -> Iterator[tuple]:
     """(record, projection) of a split's molecules; those that cannot be projected are left out."""
     rows = store.indices(split)[:limit]
-    for index in track(rows, description=split, console=Console(stderr=True)):
+    for index in tracked(rows, split):
         r = store[index]
         try:
             projection, _ = project_molecule(

@@ -62,10 +62,8 @@ def geometries(
     Raises:
         UserError: broken list or options, RDKit or tblite missing.
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from schnorb_t.commands.parser import check_choice
+    from schnorb_t.progress import messages, tracked
     from schnorb_t.reference import geometries as library
     from schnorb_t.reference.geometry_file import GeometryFile
     from schnorb_t.reference.pool import run_processes
@@ -92,11 +90,11 @@ def geometries(
         return all(library.frame_name(molecule, kind) in file.names for kind in policy.plan(molecule))
 
     work = [m for m in wanted if m.name not in file.failures and not finished(m)]
-    console = Console(stderr=True)
+    console = messages()
     if len(work) < len(wanted):
         console.print(f"{output}: {len(wanted) - len(work)} molecules are there already")
     outcomes = run_processes(library.GeometryJob(policy), work, workers or os.cpu_count() or 1)
-    for molecule, ok, value in track(outcomes, description="geometries", total=len(work), console=console):
+    for molecule, ok, value in tracked(outcomes, "geometries", len(work)):
         if ok:
             file.add(value)
         else:

@@ -49,23 +49,17 @@ def import_orca(
     Raises:
         UserError: nothing to read, or the output exists or cannot be written.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
+    from schnorb_t.progress import columns, messages
     from schnorb_t.reference import orca
 
     foreign: list[str] = []
     jobs = orca.find_jobs(paths, on_foreign=lambda path: foreign.append(str(path)))
-    columns = (
-        TextColumn("reading"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[refused]} refused, left"),
-        TimeRemainingColumn(),
-    )
+    counts = MofNCompleteColumn(), TextColumn("{task.fields[refused]} refused")
     refused = 0
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("", total=len(jobs), refused=0)
+    with Progress(*columns(*counts), console=messages()) as progress:
+        bar = progress.add_task("reading", total=len(jobs), refused=0)
 
         def step(report: Report) -> None:
             nonlocal refused

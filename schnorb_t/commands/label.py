@@ -55,13 +55,13 @@ def label(
     Returns:
         how many were labelled, and how many failed.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress, TextColumn
 
+    from schnorb_t.progress import columns, messages
     from schnorb_t.reference.pool import failure_log, log_traceback, run_dask, run_processes
 
     refused = refused or {}
-    console = Console(stderr=True)
+    console = messages()
     known = writer.known_names - set(retry)
     todo = [s for s in structures if s.name not in known]
     if len(todo) < len(structures):
@@ -71,15 +71,8 @@ def label(
             writer.add_failure(structure.name, refused[structure.name], structure.order)
     work = [s for s in todo if s.name not in refused]
     outcomes: Iterable = run_dask(job, work, scheduler) if scheduler else run_processes(job, work, workers)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[done]} done, {task.fields[failed]} failed, {task.fields[left]} left"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, speed_estimate_period=600) as progress:
+    counts = TextColumn("{task.fields[done]} done, {task.fields[failed]} failed, {task.fields[left]} left")
+    with Progress(*columns(counts), console=console, speed_estimate_period=600) as progress:
         done, failed = 0, len(todo) - len(work)
         bar = progress.add_task(job.target, total=len(work), done=done, failed=failed, left=len(work))
         for count, (structure, ok, value) in enumerate(outcomes, 1):
@@ -150,10 +143,10 @@ def label_files(
     Raises:
         UserError: broken structures, unknown level of theory, another kind of file.
     """
-    from rich.console import Console
 
     from schnorb_t.data.store import Store, StoreWriter, journal_path
     from schnorb_t.interfaces.pyscf import ModelGuess
+    from schnorb_t.progress import messages
     from schnorb_t.reference.labels import TARGETS, LabelJob, header_of
     from schnorb_t.reference.pyscf import Level, check_level, versions
     from schnorb_t.structures import read_for_labels
@@ -170,7 +163,7 @@ def label_files(
     read = read_for_labels(structures)
     refused, lines = inspect(read, skip_bad)
     for line in lines:
-        Console(stderr=True).print(f"skipped: {line}", markup=False, highlight=False)
+        messages().print(f"skipped: {line}", markup=False, highlight=False)
     elements = sorted({int(z) for s in read if s.name not in refused for z in s.atomic_numbers})
     check_level(level, elements)
     model = ModelGuess(guess) if guess else None

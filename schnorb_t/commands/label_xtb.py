@@ -29,10 +29,8 @@ def label_xtb(structures: list[Path], *, output: Path, target: str = "GFN2-xTB",
     Raises:
         UserError: a broken structure, or tblite is missing.
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from schnorb_t.data.store import StoreWriter
+    from schnorb_t.progress import tracked
     from schnorb_t.reference.pool import failure_log, guarded, log_traceback
     from schnorb_t.reference.xtb import XtbJob, xtb_header
     from schnorb_t.structures import read_for_labels, sort_out
@@ -44,7 +42,7 @@ def label_xtb(structures: list[Path], *, output: Path, target: str = "GFN2-xTB",
     with StoreWriter(output, header) as writer:
         known = writer.known_names
         work = [s for s in read if s.name not in known]
-        for structure in track(work, description="GFN2-xTB", console=Console(stderr=True)):
+        for structure in tracked(work, "GFN2-xTB"):
             ok, value = guarded(job, structure)
             done += writer.add_outcome(structure.name, structure.order, ok, value)
             log_traceback(failure_log(output), structure.name, value)

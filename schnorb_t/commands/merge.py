@@ -6,13 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
 from schnorb_t.basis import Basis, GaussianShell
 from schnorb_t.data.header import theory
 from schnorb_t.data.store import Header, MoleculeRecord, Store, StoreWriter
 from schnorb_t.errors import UserError
+from schnorb_t.progress import tracked
 from schnorb_t.structures import graph_key
 
 
@@ -79,7 +77,7 @@ def merge(files: list[Path], *, output: Path) -> dict[str, Any]:
     with StoreWriter(output, header, append=False) as writer:
         for k, store in enumerate(stores):
             elsewhere = set().union(*(keys for j, keys in enumerate(tested) if j != k))
-            for i in track(range(len(store)), description=store.path.name, console=Console(stderr=True)):
+            for i in tracked(range(len(store)), store.path.name):
                 record = store[i]
                 if record.split in ("train", "val") and graph_key(record.atomic_numbers, record.positions) in elsewhere:
                     left_out.append(record.name)

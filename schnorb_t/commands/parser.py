@@ -158,10 +158,16 @@ def description_of(function: Callable[..., Any]) -> str:
 def parse(function: Callable[..., Any], prog: str, argv: list[str]) -> dict[str, Any]:
     """Keyword arguments for a function from a command line.
 
-    A function whose result is printed also takes ``--json FILE``, which is returned under ``json``.
+    Besides the function's own: ``--json FILE`` and ``--quiet``, returned under ``json`` and ``quiet``.
     """
+    return vars(parser_of(function, prog).parse_args(argv))
+
+
+def parser_of(function: Callable[..., Any], prog: str) -> CommandParser:
+    """The parser that ``parse`` uses."""
     parser = CommandParser(prog=prog, description=description_of(function))
     add_function(parser, function)
-    if "json" not in inspect.signature(function).parameters:
-        parser.add_argument("--json", type=Path, metavar="FILE", help="also write what is printed there, as JSON")
-    return vars(parser.parse_args(argv))
+    text = "also write what is printed there, as JSON; - writes it to stdout, and nothing else"
+    parser.add_argument("--json", type=Path, metavar="FILE", help=text)
+    parser.add_argument("--quiet", action="store_true", help="no progress, no summary; errors are told all the same")
+    return parser

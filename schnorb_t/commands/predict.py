@@ -69,7 +69,8 @@ def predict(
     """
     from schnorb_t.interfaces.exports import check_folder, cube_files, dftbplus_files, exporting, molden_files
     from schnorb_t.prediction_file import PredictionWriter, check_output
-    from schnorb_t.predictor import load, progress_bar
+    from schnorb_t.predictor import load
+    from schnorb_t.progress import progress_bar
     from schnorb_t.structures import check_structures, read_structures
     from schnorb_t.training.checkpoint import find_model
 
@@ -117,7 +118,7 @@ def predict(
     ):
         if writer:
             writer.skipped(bad)
-        with progress_bar(len(chosen)) as advance:
+        with progress_bar(len(chosen), "predicting") as advance:
             for index, prediction in _named(structures, predictor.predict_batches(chosen, batch_size, sound)):
                 if writer:
                     writer.add(index, prediction)

@@ -29,10 +29,8 @@ def project(full: Path, *, output: Path, target: str = "wqao", keep_contraction:
     Raises:
         UserError: the file cannot be projected, or is the output itself.
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from schnorb_t.data.store import Store, StoreWriter
+    from schnorb_t.progress import tracked
     from schnorb_t.reference.labels import projected_header, record_of
     from schnorb_t.reference.minimal_basis import TARGETS
     from schnorb_t.reference.pyscf import LabelError
@@ -51,7 +49,7 @@ def project(full: Path, *, output: Path, target: str = "wqao", keep_contraction:
                 if name not in known:
                     writer.add_failure(name, reason, order)
             names = store.names.tolist()
-            for index in track(range(len(store)), description=target, console=Console(stderr=True)):
+            for index in tracked(range(len(store)), target):
                 if names[index] in known:
                     continue
                 r = store[index]

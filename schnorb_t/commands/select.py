@@ -66,7 +66,8 @@ def select_molecules(
     from schnorb_t.active.selection import REASONS, Labelled, candidates, select, write_structures
     from schnorb_t.data.store import Store
     from schnorb_t.files import check_output
-    from schnorb_t.predictor import load, progress_bar
+    from schnorb_t.predictor import load
+    from schnorb_t.progress import progress_bar
     from schnorb_t.structures import read_for_labels, refuse_all
     from schnorb_t.training.checkpoint import find_model
 

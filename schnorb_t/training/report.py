@@ -113,8 +113,8 @@ def print_table(metrics: Mapping[str, Mapping[str, Any]], title: str = "", conso
         console.print(f"ms per molecule, {TITLES.get(next(iter(metrics)), 'model')}: {parts}", highlight=False)
 
 
-def write_json(path: str | Path, content: Any) -> None:
-    """Write in one step; NaN and infinity become null, so that every JSON reader can read it."""
+def json_text(content: Any) -> str:
+    """As JSON; NaN and infinity become null, so that every reader can read it."""
 
     def clean(x):
         if isinstance(x, Mapping):
@@ -125,9 +125,14 @@ def write_json(path: str | Path, content: Any) -> None:
             return float(x) if math.isfinite(x) else None
         return x
 
+    return json.dumps(clean(content), indent=2)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write ``json_text`` in one step."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(clean(content), indent=2) + "\n")
+    write_text(path, json_text(content) + "\n")
 
 
 # ---- pictures: draw_* on given axes or subfigure, plot_* to a file -------------------------------------------------

@@ -25,10 +25,11 @@ NEEDS = {
     "fit-contraction": "pyscf",
     "sample": "rdkit",
     "geometries": "rdkit",
+    "completion": "shtab",
     "select": "skmatter",
 }
 #: read something and write nothing by default, or have options of another kind
-NO_OUTPUT = ("check", "splits", "evaluate", "info", "selftest", "fit")
+NO_OUTPUT = ("check", "splits", "evaluate", "info", "selftest", "completion", "fit")
 #: go on with an output that exists instead of refusing it, or replace it as they always did
 CONTINUE = (
     "geometries",
@@ -42,7 +43,7 @@ CONTINUE = (
     "fit-contraction",
 )
 WITH_OUTPUT = [name for name in COMMANDS if name not in NO_OUTPUT]
-WITH_INPUT = [name for name in COMMANDS if name not in ("info", "selftest", "sample")]
+WITH_INPUT = [name for name in COMMANDS if name not in ("info", "selftest", "completion", "sample")]
 
 
 def make_inputs(folder: Path) -> None:
@@ -93,6 +94,7 @@ def first_input(name: str, folder: Path) -> list[Path]:
         "fit-contraction": [folder / "full.h5"],
         "sample": [],
         "info": [],
+        "completion": ["bash"],
         "selftest": [],
         "fit": [],
     }[name]

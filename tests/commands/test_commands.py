@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -285,6 +286,71 @@ def test_every_summary_can_be_written_as_json(inputs, tmp_path, capsys):
     assert json.loads((tmp_path / "predict.json").read_text())["levels"][0]["formula"] == "H2O"
     line = fails(capsys, "info", "--json", tmp_path / "absent" / "x.json")
     assert "no such folder" in line
+
+
+def test_json_to_stdout_stands_there_alone(inputs, tmp_path, capsys):
+    out = tmp_path / "out.h5"
+    code, text, _ = run(capsys, *arguments("predict", inputs, out), "--json", "-")
+    assert code == 0 and json.loads(text)["levels"][0]["formula"] == "H2O" and out.exists()
+    assert not (tmp_path / "-").exists() and not Path("-").exists()
+
+
+def test_quiet_commands_say_nothing(inputs, tmp_path, capsys):
+    numbers = tmp_path / "numbers.json"
+    for name in ("predict", "check", "evaluate", "merge"):
+        words = [*arguments(name, inputs, tmp_path / f"out-{name}"), "--quiet", "--json", numbers]
+        assert run(capsys, *words) == (0, "", "")
+        assert numbers.exists()
+        numbers.unlink()
+    assert "no such file" in fails(
+        capsys, "predict", inputs / "a.ckpt", tmp_path / "absent.xyz", "--quiet", "-o", "x.h5"
+    )
+
+
+def test_a_summary_ends_with_what_to_do_next(inputs, tmp_path, capsys):
+    for name, words in (("merge", "schnorb_t check {}"), ("export", "schnorb_t predict {}"), ("qm9", "label {} -o")):
+        out = tmp_path / f"out-{name}"
+        printed = run(capsys, *arguments(name, inputs, out))[1]
+        assert printed.strip().splitlines()[-1].startswith("next: ") and words.format(out) in printed
+    for command in COMMANDS.values():  # what is advised exists
+        for verb in re.findall(r"schnorb_t ([a-z-]+)", command.then):
+            assert verb in COMMANDS
+
+
+def test_bars_tell_rate_and_remaining_time():
+    from io import StringIO
+
+    from rich.console import Console
+
+    from schnorb_t import progress
+
+    assert [progress.rate_text(x) for x in (None, 0.25, 1, 12.34)] == ["", "4 s each", "1/s", "12.3/s"]
+    screen = Console(file=StringIO(), force_terminal=True, width=120)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "messages", lambda: screen)
+        assert list(progress.tracked((time.sleep(0.03) or k for k in range(6)), "counting", 6)) == list(range(6))
+    shown = screen.file.getvalue()
+    assert "counting" in shown and "6/6" in shown and "/s" in shown and "left" in shown
+    with progress.quiet():
+        assert progress.messages().quiet
+    assert not progress.messages().quiet
+
+
+def test_shells_complete_commands_and_options(tmp_path, capsys):
+    pytest.importorskip("shtab")
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("no bash")
+    script = tmp_path / "script"
+    script.write_text(run(capsys, "completion", "bash")[1])
+    ask = (
+        f"source {script}; f=$(complete -p schnorb_t | sed 's/.*-F \\([^ ]*\\).*/\\1/'); "
+        "COMP_WORDS=(schnorb_t predict --ht); COMP_CWORD=2; $f; echo ${COMPREPLY[@]}; "
+        "COMP_WORDS=(schnorb_t ens); COMP_CWORD=1; $f; echo ${COMPREPLY[@]}"
+    )
+    done = subprocess.run([bash, "--norc", "-c", ask], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["--html", "ensemble"]
+    assert "#compdef schnorb_t" in run(capsys, "completion", "zsh")[1]
 
 
 # ---- errors of the program keep their traceback --------------------------------------------------------------------
