@@ -33,8 +33,7 @@ from schnorb_t.data.batch_sizes import batches_by_size
 from schnorb_t.data.store import Store
 from schnorb_t.errors import UserError, run_command
 from schnorb_t.files import atomic_write
-from schnorb_t.nn.assembly import matrix_from_blocks
-from schnorb_t.nn.model import MatrixModel
+from schnorb_t.nn.base import MatrixNetwork
 from schnorb_t.physics.eigen import pad
 from schnorb_t.predictor import load
 from schnorb_t.progress import progress_bar
@@ -51,7 +50,7 @@ SAVE_EVERY = 30.0  # s
 
 @torch.no_grad()
 def overlap_values(
-    model: MatrixModel, molecules: Sequence[tuple[np.ndarray, np.ndarray]]
+    model: MatrixNetwork, molecules: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Smallest eigenvalue of S [n] and the factor a [n] of S = S0 - a Q, for one batch of (numbers, positions in Å)."""
     device = next(model.parameters()).device
@@ -63,14 +62,14 @@ def overlap_values(
     smallest = torch.linalg.eigvalsh(pad(overlap, batch[keys.ORBITAL_MASK], 10.0))[:, 0]
     factor = torch.ones_like(smallest)
     if "overlap_change" in blocks:
-        change = matrix_from_blocks(*blocks["overlap_change"], batch)
-        applied = overlap - matrix_from_blocks(*blocks["overlap0"], batch)
+        change = blocks["overlap_change"].padded()
+        applied = overlap - blocks["overlap0"].padded()
         factor = (applied * change).sum((1, 2)) / change.square().sum((1, 2))
     return smallest.cpu().numpy(), factor.cpu().numpy()
 
 
 def sweep(
-    model: MatrixModel, molecules: Sequence[tuple[np.ndarray, np.ndarray]], batch_size: int | None = None
+    model: MatrixNetwork, molecules: Sequence[tuple[np.ndarray, np.ndarray]], batch_size: int | None = None
 ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
     """Batch by batch: places in ``molecules``, smallest eigenvalues, factors."""
     device = next(model.parameters()).device.type
@@ -125,7 +124,7 @@ class Progress:
 
 
 def sweep_table(
-    model: MatrixModel,
+    model: MatrixNetwork,
     molecules: Sequence[QM9Molecule],
     progress: Progress,
     most: int,
@@ -154,7 +153,7 @@ def sweep_table(
 
 
 def sweep_distorted(
-    model: MatrixModel, store: Store, indices: Sequence[int], batch_size: int | None
+    model: MatrixNetwork, store: Store, indices: Sequence[int], batch_size: int | None
 ) -> dict[str, np.ndarray]:
     """Per direction [len(STRETCHES), n, 2]: smallest eigenvalue and factor of each molecule."""
     records = [store[i] for i in indices]

@@ -10,8 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-import schnorb_t
-from schnorb_t import keys, units
+from schnorb_t import __version__, keys, units
 from schnorb_t.errors import UserError, brief, uninterrupted
 from schnorb_t.files import check_output
 from schnorb_t.hdf5 import HDF5Output
@@ -63,7 +62,7 @@ class PredictionWriter:
         self._attributes = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
-            "schnorb_t_version": schnorb_t.__version__,
+            "schnorb_t_version": __version__,
             "model": model,
             "structures": source,
             "target": card.target,

@@ -15,9 +15,7 @@ from schnorb_t.basis import Basis
 from schnorb_t.data.batch import structures_to_batch, to_device
 from schnorb_t.data.batch_sizes import batches_by_size
 from schnorb_t.errors import UserError
-from schnorb_t.nn.ensemble import EnsembleModel
-from schnorb_t.nn.level_deviations import knows_doubt, standard_deviations
-from schnorb_t.nn.model import MatrixModel
+from schnorb_t.nn.base import MatrixNetwork
 from schnorb_t.physics.eigen import solve_checked
 from schnorb_t.prediction import Origin, Prediction
 from schnorb_t.progress import progress_bar
@@ -55,7 +53,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: MatrixModel | EnsembleModel,
+        model: MatrixNetwork,
         card: ModelCard,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
@@ -76,7 +74,7 @@ class Predictor:
     @property
     def knows_doubt(self) -> bool:
         """Whether predictions carry a standard deviation of each level."""
-        return knows_doubt(self.model)
+        return self.model.knows_doubt
 
     @overload
     def predict(
@@ -166,7 +164,7 @@ class Predictor:
         names = [describe(i, a) for i, a in zip(indices, structures, strict=True)]
         energies, coefficients = solve_checked(hamiltonian, overlap, batch[keys.ORBITAL_MASK], names)
         arrays = [x.cpu().numpy() for x in (hamiltonian, overlap, energies, coefficients)]
-        deviations = standard_deviations(self.model, out, energies, coefficients, batch[keys.ORBITAL_MASK])
+        deviations = self.model.standard_deviations(out, energies, coefficients, batch[keys.ORBITAL_MASK])
         spread = None if deviations is None else deviations.cpu().numpy()
         result = []
         for k, (index, atoms) in enumerate(zip(indices, structures, strict=True)):

@@ -58,6 +58,7 @@ def calibrate_model(
     from schnorb_t.training.calibration import calibrate, level_errors
     from schnorb_t.training.checkpoint import KEY, find_model, load_single, read_checkpoint, write_checkpoint
     from schnorb_t.training.doubt_metrics import coverage
+    from schnorb_t.training.networks import build_network
     from schnorb_t.training.suitability import check_basis
 
     if members < 2:
@@ -72,8 +73,11 @@ def calibrate_model(
         for split, indices in rows.items():
             if not len(indices):
                 raise UserError(f"{store.path}: no molecule in split {split!r}; set splits with schnorb_t splits")
+        if "doubt_members" not in plain.defaults():
+            raise UserError(f"{path}: a network of the kind {card.network!r} has no draws of its last layer")
         arguments = {**card.arguments, "doubt_members": int(members)}
-        new = MatrixModel(card.basis, **arguments)
+        new = build_network(card.network, card.basis, arguments)
+        assert isinstance(new, MatrixModel)  # none else has that argument so far
         kept = {k: v for k, v in plain.state_dict().items() if not k.startswith("doubt.")}
         missing, unexpected = new.load_state_dict(kept, strict=False)
         if unexpected or any(not k.startswith("doubt.") for k in missing):

@@ -29,6 +29,7 @@ def export_skf(model: str, *, output: Path, spacing: float = 0.02, force: bool =
 
     from schnorb_t.files import write_text
     from schnorb_t.interfaces.slater_koster_files import slater_koster_files, valence_shells
+    from schnorb_t.nn.model import MatrixModel
     from schnorb_t.training.checkpoint import find_model, load_single
 
     if not 0.005 <= spacing <= 0.1:
@@ -36,6 +37,8 @@ def export_skf(model: str, *, output: Path, spacing: float = 0.02, force: bool =
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: is a file; name a folder")
     network, card = load_single(find_model(model))
+    if not isinstance(network, MatrixModel):
+        raise UserError(f"{model}: a network of the kind {card.network!r} has no two-centre functions for a file")
     there = sorted(p.name for p in output.glob("*.skf"))
     if there and not force:
         raise UserError(f"{output}: holds {there[0]} already; name another folder, or replace files with --force")

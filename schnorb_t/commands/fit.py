@@ -15,8 +15,9 @@ def main(argv: list[str] | None = None) -> None:
     Raises:
         UserError: the configuration, the data or a checkpoint is wrong.
     """
-    from schnorb_t.training.configuration import make_parser, parse_configuration
+    from schnorb_t.training.configuration import asked_architecture, make_parser, parse_configuration
     from schnorb_t.training.run import train
 
-    parser = make_parser("schnorb_t fit", __doc__)
-    train(parse_configuration(sys.argv[1:] if argv is None else argv, parser), parser)
+    arguments = sys.argv[1:] if argv is None else argv
+    parser = make_parser("schnorb_t fit", __doc__, asked_architecture(arguments))
+    train(parse_configuration(arguments, parser), parser)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pkgutil
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from schnorb_t.basis import Basis
+from schnorb_t.block_matrix import BlockMatrix
+from schnorb_t.nn.constants import Constants
 
-#: On-site [N, K, K] and off-site [P, K, K] blocks.
-Blocks = tuple[Tensor, Tensor]
+#: H, S [B, M, M], orbital mask [B, M], electrons [B], temperature in K -> density matrix [B, M, M]. Electronic
+#: structure that a network takes as input is handed in as such a function: networks know no physics.
+DensityMatrix = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
 _NETWORKS: dict[str, type[MatrixNetwork]] = {}
 
 
@@ -45,6 +51,7 @@ class MatrixNetwork(nn.Module, ABC):
         basis: shells of the elements that it knows.
         cutoff: Å, pairs farther apart have no block.
         orthogonal: H is learned in Löwdin's orthogonal functions.
+        prior: what it takes of a cheaper method's electronic structure (``nn.prior``), or None.
         constants: numbers that decide what it computes, beside arguments and weights; checkpoints name them.
         transfer: what a training that starts from it takes over.
     """
@@ -54,7 +61,8 @@ class MatrixNetwork(nn.Module, ABC):
     basis: Basis
     cutoff: float
     orthogonal: bool
-    constants: dict[str, Any]
+    prior: nn.Module | None
+    constants: Constants
 
     # not ``name``, which Python 3.10's ABCMeta keeps to itself
     def __init_subclass__(cls, known_as: str | None = None, **more: Any):
@@ -63,21 +71,51 @@ class MatrixNetwork(nn.Module, ABC):
             cls.name = known_as
             _NETWORKS[known_as] = cls
 
+    @classmethod
+    def build(cls, basis: Basis, arguments: Mapping[str, Any], density: DensityMatrix) -> MatrixNetwork:
+        """A network with random weights.
+
+        Args:
+            basis: of what it predicts.
+            arguments: of the class besides the basis, as checkpoints hold them.
+            density: for networks that take electronic structure as input.
+
+        Raises:
+            ValueError: arguments that cannot be.
+        """
+        return cls(basis, **arguments)
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The arguments that checkpoints hold, with their defaults; None stands also for what has none."""
+        skipped = ("self", "basis", "density")
+        parameters = [p for name, p in inspect.signature(cls.__init__).parameters.items() if name not in skipped]
+        return {p.name: None if p.default is p.empty else p.default for p in parameters}
+
+    @classmethod
+    def faults(cls, arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """(argument, what it must be) of each value that no network of this kind can have."""
+        return iter(())
+
     @abstractmethod
-    def blocks(self, batch: dict[str, Tensor]) -> dict[str, Blocks]:
+    def blocks(self, batch: dict[str, Tensor]) -> dict[str, BlockMatrix]:
         """A batch -> blocks of every field that it predicts, float64."""
 
     @abstractmethod
-    def matrices(self, blocks: dict[str, Blocks], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def matrices(self, blocks: dict[str, BlockMatrix], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Blocks -> padded ``hamiltonian`` (Eh) and positive definite ``overlap`` [B, M, M], float64."""
 
     @abstractmethod
-    def learned_matrices(self, blocks: dict[str, Blocks], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def learned_matrices(self, blocks: dict[str, BlockMatrix], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Blocks -> what losses compare, padded float64 [B, M, M]."""
 
     @abstractmethod
     def fit_reference(self, batches: Callable[[], Iterable[dict[str, Tensor]]]) -> None:
         """Whatever has a closed form, from labelled batches, which ``batches`` gives anew at every call."""
+
+    @abstractmethod
+    def drop_learned(self) -> None:
+        """Silence what gradients have trained, so that the closed-form start alone predicts, in place."""
 
     def slow_parameters(self) -> list[nn.Parameter]:
         """Those that start near their optimum and take small steps without weight decay; none unless overridden."""
@@ -93,9 +131,35 @@ class MatrixNetwork(nn.Module, ABC):
         """``hamiltonian`` (Eh) and ``overlap``, padded float64 [B, M, M], from ``data.batch.structures_to_batch``."""
         return self.matrices(self.blocks(batch), batch)
 
+    @property
+    def knows_doubt(self) -> bool:
+        """Whether it tells a standard deviation of each level."""
+        return False
+
+    def standard_deviations(
+        self, out: dict[str, Tensor], energies: Tensor, coefficients: Tensor, mask: Tensor
+    ) -> Tensor | None:
+        """Of each level, [B, M], Eh; None of a network that cannot tell.
+
+        Args:
+            out: its matrices (``forward``), in evaluation.
+            energies: [B, M], Eh.
+            coefficients: [B, M, M], columns are orbitals, C^T S C = 1.
+            mask: [B, M] bool, real orbitals.
+        """
+        return None
+
     def n_parameters(self) -> int:
         """Numbers in the network, those of a prior included."""
         return sum(p.numel() for p in self.parameters())
+
+
+def networks() -> dict[str, type[MatrixNetwork]]:
+    """Every architecture of this package, and of modules imported so far, by name."""
+    package = importlib.import_module(__package__)
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+    return dict(sorted(_NETWORKS.items()))
 
 
 def network(name: str) -> type[MatrixNetwork]:
@@ -104,6 +168,6 @@ def network(name: str) -> type[MatrixNetwork]:
     Raises:
         ValueError: unknown; lists those there are.
     """
-    if name not in _NETWORKS:
-        raise ValueError(f"no network is called {name!r}; known: {', '.join(sorted(_NETWORKS))}")
+    if name not in _NETWORKS and name not in networks():
+        raise ValueError(f"no network is called {name!r}; known: {', '.join(networks())}")
     return _NETWORKS[name]

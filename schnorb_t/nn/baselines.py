@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from schnorb_t import keys
 from schnorb_t.basis import Basis
-from schnorb_t.nn.assembly import matrix_from_blocks
+from schnorb_t.block_matrix import BlockMatrix
 from schnorb_t.nn.geometry import Geometry
 from schnorb_t.nn.two_centre import TwoCentre
 
@@ -30,8 +30,8 @@ class TwoCentreModel(nn.Module):
         for key, part in ((keys.HAMILTONIAN, self.hamiltonian), (keys.OVERLAP, self.overlap)):
             part.fit(self.geometry.samples(batch, batch[key]) for batch in batches())
 
-    def blocks(self, batch: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Symmetric on-site [N, K, K] and off-site [P, K, K] blocks of ``hamiltonian`` and ``overlap``."""
+    def blocks(self, batch: dict[str, Tensor]) -> dict[str, BlockMatrix]:
+        """Symmetric blocks of ``hamiltonian`` and ``overlap``."""
         g = self.geometry(batch)
         return {
             key: self.geometry.symmetric(
@@ -40,9 +40,9 @@ class TwoCentreModel(nn.Module):
             for key, part in ((keys.HAMILTONIAN, self.hamiltonian), (keys.OVERLAP, self.overlap))
         }
 
-    def matrices(self, blocks: dict[str, tuple[Tensor, Tensor]], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def matrices(self, blocks: dict[str, BlockMatrix], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Blocks -> padded matrices [B, M, M]."""
-        return {key: matrix_from_blocks(*value, batch) for key, value in blocks.items()}
+        return {key: value.padded() for key, value in blocks.items()}
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """``hamiltonian`` and ``overlap`` [B, M, M]."""

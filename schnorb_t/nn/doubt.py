@@ -20,7 +20,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from schnorb_t import keys
 from schnorb_t.nn.blocks import OffsiteBlocks, OnsiteBlocks
 from schnorb_t.nn.o2 import Features, O2Features
 
@@ -107,20 +106,6 @@ class Grams:
         for kind, gram in self.offsite.items():
             y = pairs[kind].double().flatten(0, -2)
             gram += y.T @ y
-
-
-def deviations(onsite: Tensor, offsite: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    """Members' blocks [E, N, K, K] and [E, P, K, K] -> matrices [E, B, M, M], all at once."""
-    n, m = batch[keys.ORBITAL_MASK].shape
-    index, molecule = batch[keys.ORBITAL_INDEX], batch[keys.MOLECULE]
-    atoms = torch.arange(len(molecule), device=molecule.device)
-    i, j = batch[keys.PAIR_INDEX]
-    out = onsite.new_zeros(n * (m + 1) * (m + 1), len(onsite))
-    for blocks, a, b in ((onsite, atoms, atoms), (offsite, i, j)):
-        rows = molecule[a][:, None, None] * (m + 1) + index[a][:, :, None]
-        places = (rows * (m + 1) + index[b][:, None, :]).reshape(-1)
-        out = out.index_put((places,), blocks.flatten(1).T)
-    return out.reshape(n, m + 1, m + 1, -1)[:, :m, :m].permute(3, 0, 1, 2)
 
 
 def level_deviations(matrices: Tensor, coefficients: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from schnorb_t import keys
+from schnorb_t.nn.constants import Constants, today
 from schnorb_t.nn.embedding import polynomial_cutoff
 from schnorb_t.nn.geometry import PairGeometry
 from schnorb_t.nn.interaction import IrrepsLinear, SelfProduct, add
@@ -45,13 +46,13 @@ class Electrostatics(nn.Module):
         scalars, vectors: 0e and 1o channels of the features.
         channels: sets of charges and dipoles.
         cutoff: Å, of w.
+        constants: ``charge_widths``, ``cutoff_power``.
     """
 
-    #: Bohr, narrowest and widest Gaussian at the start
-    WIDTHS = 0.8, 3.0
-
-    def __init__(self, scalars: int, vectors: int, channels: int, cutoff: float):
+    def __init__(self, scalars: int, vectors: int, channels: int, cutoff: float, constants: Constants | None = None):
         super().__init__()
+        constants = constants or today()
+        self.cutoff_power = constants.cutoff_power
         self.channels, self.cutoff = channels, cutoff
         self.charge = nn.Sequential(nn.Linear(scalars, scalars), nn.SiLU(), nn.Linear(scalars, channels))
         self.dipole = nn.Linear(vectors, channels, bias=False)
@@ -59,14 +60,14 @@ class Electrostatics(nn.Module):
         nn.init.normal_(self.charge[2].weight, std=0.1 * scalars**-0.5)
         nn.init.zeros_(self.charge[2].bias)
         nn.init.normal_(self.dipole.weight, std=0.1 * vectors**-0.5)
-        narrow, wide = (math.log(w) for w in self.WIDTHS)
+        narrow, wide = (math.log(w) for w in constants.charge_widths)
         self.log_width = nn.Parameter(torch.linspace(narrow, wide, channels))
 
     def charges(self, x: Features, g: PairGeometry) -> Tensor:
         """[N, C], e; of every molecule they sum to 0."""
         i, j = g.batch[keys.PAIR_INDEX]
         s = self.charge(x["0e"][:, 0])
-        w = polynomial_cutoff(g.distance, self.cutoff).to(s.dtype)[:, None]
+        w = polynomial_cutoff(g.distance, self.cutoff, self.cutoff_power).to(s.dtype)[:, None]
         share = s / (1 + scatter_sum(w, i, len(s)))
         return s - share - scatter_sum(w * share[j], i, len(s))
 
@@ -100,17 +101,22 @@ class Electrostatics(nn.Module):
 
 
 class Response(nn.Module):
-    """Features, potential and field -> features: how an atom answers the potential it sits in."""
+    """Features, potential and field -> features: how an atom answers the potential it sits in.
 
-    #: potentials in molecules are some 50 mEh, fields half of that: bring both to order one
-    POTENTIAL, FIELD = 20.0, 40.0
+    Args:
+        irreps: of the features.
+        channels: potentials and fields.
+        product_channels: of the self-product.
+        constants: ``response_potential``, ``response_field``, ``product_l_max``.
+    """
 
-    def __init__(self, irreps: str, channels: int, product_channels: int, scales: tuple[float, float] | None = None):
+    def __init__(self, irreps: str, channels: int, product_channels: int, constants: Constants | None = None):
         super().__init__()
-        self.potential_scale, self.field_scale = scales or (self.POTENTIAL, self.FIELD)
+        constants = constants or today()
+        self.potential_scale, self.field_scale = constants.response_potential, constants.response_field
         self.potential = IrrepsLinear(f"{channels}x0e+{channels}x1o", irreps)
         self.mix = IrrepsLinear(irreps, irreps)
-        self.product = SelfProduct(irreps, irreps, product_channels)
+        self.product = SelfProduct(irreps, irreps, product_channels, constants)
 
     def forward(self, x: Features, potential: Tensor, field: Tensor) -> Features:
         """Features of the atoms, potential [N, C] and field [N, 3, C] at them -> features."""

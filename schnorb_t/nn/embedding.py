@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from schnorb_t.nn.constants import Constants, today
+
 
 class AtomEmbedding(nn.Module):
     """A learned vector per element (SchNet, Schütt et al., J. Chem. Phys. 148, 241722 (2018)): [N] -> [N, C] 0e."""
@@ -18,7 +20,7 @@ class AtomEmbedding(nn.Module):
         return self.table(element)
 
 
-def polynomial_cutoff(distance: Tensor, cutoff: float, p: int = 6) -> Tensor:
+def polynomial_cutoff(distance: Tensor, cutoff: float, p: int) -> Tensor:
     """1 at 0 and 0 from the cutoff on, with p - 1 vanishing derivatives there (Gasteiger et al., ICLR 2020, eq. 8)."""
     x = (distance / cutoff).clamp(max=1.0)
     return 1 - (p + 1) * (p + 2) / 2 * x**p + p * (p + 2) * x ** (p + 1) - p * (p + 1) / 2 * x ** (p + 2)
@@ -50,10 +52,28 @@ class BesselBasis(nn.Module):
 
 
 class RadialMLP(nn.Module):
-    """Continuous filters: distance and the two elements of an ordered pair -> [P, n_out] weights."""
+    """Continuous filters: distance and the two elements of an ordered pair -> [P, n_out] weights.
 
-    def __init__(self, n_elements: int, cutoff: float, n_radial: int, hidden: int, n_out: int, channels: int = 16):
+    Args:
+        n_elements: rows of the table of elements.
+        cutoff: Å, of the Bessel functions.
+        n_radial: how many of these.
+        hidden: width of the network.
+        n_out: weights per pair.
+        constants: ``filter_channels``.
+    """
+
+    def __init__(
+        self,
+        n_elements: int,
+        cutoff: float,
+        n_radial: int,
+        hidden: int,
+        n_out: int,
+        constants: Constants | None = None,
+    ):
         super().__init__()
+        channels = (constants or today()).filter_channels
         self.bessel = BesselBasis(n_radial, cutoff)
         self.pair = nn.Embedding(n_elements * n_elements, channels)
         self.n_elements = n_elements

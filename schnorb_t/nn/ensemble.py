@@ -9,17 +9,19 @@ other, equivariant, with a symmetric H and a positive definite S.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from schnorb_t import keys
+from schnorb_t.block_matrix import BlockMatrix
+from schnorb_t.nn.base import MatrixNetwork
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.nn.two_centre import TwoCentre
 
 
-class EnsembleModel(nn.Module):
+class EnsembleModel(MatrixNetwork):
     """Mean of the members' blocks.
 
     Args:
@@ -39,6 +41,7 @@ class EnsembleModel(nn.Module):
             if any(getattr(m, name) != getattr(first, name) for m in others):
                 raise ValueError(f"members of an ensemble have the same {name}")
         self.basis, self.cutoff, self.orthogonal = first.basis, first.cutoff, first.orthogonal
+        self.constants = first.constants
         if first.prior is not None and all(_same_prior(first, m) for m in others):
             for m in others:
                 m.prior.model = first.prior.model
@@ -72,27 +75,42 @@ class EnsembleModel(nn.Module):
         """A copy of the two-centre correction of S with the mean of the members."""
         return _mean([m.overlap_two_centre for m in self.members])
 
-    def member_blocks(self, batch: dict[str, Tensor]) -> list[dict[str, tuple[Tensor, Tensor]]]:
+    def member_blocks(self, batch: dict[str, Tensor]) -> list[dict[str, BlockMatrix]]:
         """``MatrixModel.blocks`` of each member."""
         if self.shares_prior and keys.PRIOR_DENSITY not in batch:
             batch = batch | self.prior.matrices(batch)
         return [m.blocks(batch) for m in self.members]
 
     @staticmethod
-    def mean(blocks: list[dict[str, tuple[Tensor, Tensor]]]) -> dict[str, tuple[Tensor, Tensor]]:
+    def mean(blocks: list[dict[str, BlockMatrix]]) -> dict[str, BlockMatrix]:
         """Mean over members."""
-        return {
-            name: tuple(sum(parts) / len(blocks) for parts in zip(*(b[name] for b in blocks), strict=True))
-            for name in blocks[0]
-        }
+        return {name: BlockMatrix.mean([b[name] for b in blocks]) for name in blocks[0]}
 
-    def blocks(self, batch: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    def blocks(self, batch: dict[str, Tensor]) -> dict[str, BlockMatrix]:
         """As ``MatrixModel.blocks``."""
         return self.mean(self.member_blocks(batch))
 
-    def matrices(self, blocks: dict[str, tuple[Tensor, Tensor]], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def matrices(self, blocks: dict[str, BlockMatrix], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """As ``MatrixModel.matrices``."""
         return self.members[0].matrices(blocks, batch)
+
+    def learned_matrices(self, blocks: dict[str, BlockMatrix], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """As ``MatrixModel.learned_matrices``."""
+        return self.members[0].learned_matrices(blocks, batch)
+
+    def fit_reference(self, batches: Callable[[], Iterable[dict[str, Tensor]]]) -> None:
+        """That of each member."""
+        for member in self.members:
+            member.fit_reference(batches)
+
+    def drop_learned(self) -> None:
+        """That of each member."""
+        for member in self.members:
+            member.drop_learned()
+
+    def slow_parameters(self) -> list[nn.Parameter]:
+        """Those of all members."""
+        return [p for member in self.members for p in member.slow_parameters()]
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """``hamiltonian`` (Eh) and ``overlap`` [B, M, M], and those of each member, ``member_*`` [E, B, M, M]."""
@@ -103,9 +121,18 @@ class EnsembleModel(nn.Module):
         out[keys.MEMBER_OVERLAP] = torch.stack([m[keys.OVERLAP] for m in members])
         return out
 
-    def n_parameters(self) -> int:
-        """Numbers in all members; a shared prior counts once."""
-        return sum(p.numel() for p in self.parameters())
+    @property
+    def knows_doubt(self) -> bool:
+        """Always: members differ."""
+        return True
+
+    def standard_deviations(
+        self, out: dict[str, Tensor], energies: Tensor, coefficients: Tensor, mask: Tensor
+    ) -> Tensor | None:
+        """See ``MatrixNetwork.standard_deviations``: over members."""
+        if keys.MEMBER_HAMILTONIAN not in out:
+            return None
+        return level_spread(out[keys.MEMBER_HAMILTONIAN], out[keys.MEMBER_OVERLAP], energies, coefficients, mask)
 
     def __repr__(self):
         shared = ", with one prior for all" if self.shares_prior else ""

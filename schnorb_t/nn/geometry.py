@@ -9,16 +9,26 @@ from torch import Tensor, nn
 
 from schnorb_t import keys
 from schnorb_t.basis import Basis
+from schnorb_t.block_matrix import BlockIndex, BlockMatrix
 from schnorb_t.harmonics import bond_frames, wigner_d
-from schnorb_t.nn.assembly import blocks_from_matrix
 from schnorb_t.nn.two_centre import BondFrameBlocks, element_lookup
 
 
 @dataclass
 class PairGeometry:
-    """Element rows [N], [P], [P]; distance [P] in Å; D^l [P, 2l+1, 2l+1]; slot rotation [P, K, K]; all float64."""
+    """What the parts of a network read of a batch.
+
+    Attributes:
+        batch: the batch itself.
+        index: where blocks of atoms and pairs stand in its matrices.
+        element, element_i, element_j: [N], [P], [P], rows of tables over the basis's elements.
+        distance: [P], Å, float64.
+        wigner: D^l [P, 2l+1, 2l+1], float64, of the rotations into the bonds' frames.
+        slot_rotation: [P, K, K], float64, the same of an atom's slots.
+    """
 
     batch: dict[str, Tensor]
+    index: BlockIndex
     element: Tensor
     element_i: Tensor
     element_j: Tensor
@@ -57,23 +67,22 @@ class Geometry(nn.Module):
         # differences in the positions' own precision (float64 from the loaders), so that translation costs nothing
         bond = (batch[keys.POSITIONS][j] - batch[keys.POSITIONS][i]).double()
         wigner = wigner_d(bond_frames(bond), self.l_max)
-        return PairGeometry(
-            batch, element, element[i], element[j], bond.norm(dim=1), wigner, self.frame.slot_rotation(wigner)
-        )
+        index, rotation = BlockIndex.of(batch), self.frame.slot_rotation(wigner)
+        return PairGeometry(batch, index, element, element[i], element[j], bond.norm(dim=1), wigner, rotation)
 
-    def symmetric(self, onsite: Tensor, bond_blocks: Tensor, g: PairGeometry) -> tuple[Tensor, Tensor]:
-        """On-site blocks [N, K, K] and bond-frame blocks [P, K, K] -> symmetric blocks in the molecule's frame.
+    def symmetric(self, onsite: Tensor, bond_blocks: Tensor, g: PairGeometry) -> BlockMatrix:
+        """On-site blocks [N, K, K] and bond-frame blocks [P, K, K] -> symmetric matrices in the molecule's frame.
 
         block(j, i) = block(i, j)^T holds exactly: both are the same mean of the two predictions, and a sum of two
         floats does not depend on their order. Axes in front of those of atoms and pairs are kept.
         """
         blocks = self.frame.to_molecule(bond_blocks, g.slot_rotation.to(bond_blocks.dtype))
         reverse = blocks.index_select(-3, g.batch[keys.PAIR_REVERSE])
-        return 0.5 * (onsite + onsite.mT), 0.5 * (blocks + reverse.mT)
+        return BlockMatrix(0.5 * (onsite + onsite.mT), 0.5 * (blocks + reverse.mT), g.index)
 
     def samples(self, batch: dict[str, Tensor], matrix: Tensor, g: PairGeometry | None = None) -> tuple[Tensor, ...]:
         """A labelled matrix cut into what ``TwoCentre.fit`` reads."""
         g = self(batch) if g is None else g
-        onsite, offsite = blocks_from_matrix(matrix, batch)
-        blocks = self.frame.to_bond(offsite, g.slot_rotation.to(offsite.dtype))
-        return g.element, onsite, g.element_i, g.element_j, g.distance, blocks
+        blocks = BlockMatrix.from_padded(matrix, g.index)
+        offsite = self.frame.to_bond(blocks.offsite, g.slot_rotation.to(blocks.offsite.dtype))
+        return g.element, blocks.onsite, g.element_i, g.element_j, g.distance, offsite

@@ -14,6 +14,7 @@ from torch import nn
 
 from schnorb_t import keys
 from schnorb_t.harmonics import clebsch_gordan
+from schnorb_t.nn.constants import Constants, today
 from schnorb_t.nn.embedding import RadialMLP, polynomial_cutoff
 from schnorb_t.nn.geometry import PairGeometry
 from schnorb_t.nn.o2 import Features, O2Linear, ToBondFrame, irrep_list, o2_scale, o2_widths
@@ -42,11 +43,12 @@ class SelfProduct(nn.Module):
         irreps_in: features.
         irreps_out: features wanted.
         channels: channels of each factor.
-        l_max: factors of larger l take no part.
+        constants: ``product_l_max``; factors of larger l take no part.
     """
 
-    def __init__(self, irreps_in: str, irreps_out: str, channels: int, l_max: int = 2):
+    def __init__(self, irreps_in: str, irreps_out: str, channels: int, constants: Constants | None = None):
         super().__init__()
+        l_max = (constants or today()).product_l_max
         factors = [(n, l, natural) for n, l, natural, _ in irrep_list(irreps_in) if l <= l_max]
         self.mix = IrrepsLinear(irreps_in, "+".join(f"{channels}x{n}" for n, *_ in factors))
         self.names = [n for n, *_ in factors]
@@ -110,11 +112,8 @@ class Interaction(nn.Module):
         cutoff: Å, range of messages.
         n_radial, hidden: radial functions and width of the filter network.
         product_channels: channels of the atoms' self-product.
-        neighbours: instead of ``NEIGHBOURS``.
+        constants: ``neighbours``, ``cutoff_power``, and those of its parts.
     """
-
-    #: about how many neighbours are summed, so that sums are of order one
-    NEIGHBOURS = 10.0
 
     def __init__(
         self,
@@ -125,16 +124,18 @@ class Interaction(nn.Module):
         n_radial: int,
         hidden: int,
         product_channels: int,
-        neighbours: float | None = None,
+        constants: Constants | None = None,
     ):
         super().__init__()
+        constants = constants or today()
+        self.cutoff_power = constants.cutoff_power
         self.irreps_in, self.irreps_out = str(o3.Irreps(irreps_in)), str(o3.Irreps(irreps_out))
-        self.cutoff, self.norm = cutoff, (neighbours or self.NEIGHBOURS) ** -0.5
+        self.cutoff, self.norm = cutoff, constants.neighbours**-0.5
         l_out = max(l for _, l, _, _ in irrep_list(irreps_out))
         self.to_frame = ToBondFrame(irreps_in)
         message = o2_widths(irreps_in)
         widths_out = o2_widths(irreps_out, l_out)
-        self.filters = RadialMLP(n_elements, cutoff, n_radial, hidden, sum(message) + widths_out[0])
+        self.filters = RadialMLP(n_elements, cutoff, n_radial, hidden, sum(message) + widths_out[0], constants)
         self.split = sum(message)
         # messages of scalars alone are even: what they make has natural parity, scalars times the bond's harmonics
         self.of_scalars = len(message) == 2 and not message[1]
@@ -142,7 +143,7 @@ class Interaction(nn.Module):
         self.from_frame = ToBondFrame(irreps_out)
         self.self_linear = IrrepsLinear(irreps_in, irreps_out)
         self.message_linear = IrrepsLinear(irreps_out, irreps_out)
-        self.product = SelfProduct(irreps_out, irreps_out, product_channels)
+        self.product = SelfProduct(irreps_out, irreps_out, product_channels, constants)
         others = [(n, c) for n, _, _, c in irrep_list(irreps_out) if n != "0e"]
         self.scalars = dict((n, c) for n, _, _, c in irrep_list(irreps_out))["0e"]
         self.gate_names, self.gate_widths = [n for n, _ in others], [c for _, c in others]
@@ -158,7 +159,7 @@ class Interaction(nn.Module):
         dtype = x["0e"].dtype
         distance = g.distance.to(dtype)
         weights = self.filters(g.element_i, g.element_j, distance)
-        weights = weights * (polynomial_cutoff(distance, self.cutoff) * self.norm)[:, None]
+        weights = weights * (polynomial_cutoff(distance, self.cutoff, self.cutoff_power) * self.norm)[:, None]
         wigner = g.rotations(dtype)
         message = self.to_frame(x, wigner, j)
         message = self.linear(o2_scale(message, weights[:, : self.split]))

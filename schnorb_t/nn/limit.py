@@ -15,10 +15,6 @@ from torch import Tensor
 
 from schnorb_t.nn.o2 import Features, O2Features
 
-#: (start, most): molecules of the training sets reach 1.4 (atoms) and 5.5 (pairs), squeezed by 10 % 5 and 14
-ATOMS = 4.0, 8.0
-PAIRS = 16.0, 32.0
-
 
 def limited(x: Tensor, start: float, most: float) -> Tensor:
     """[N, ...] times a factor per row: root mean squares above ``start`` grow ever more slowly, up to ``most``."""
@@ -29,11 +25,11 @@ def limited(x: Tensor, start: float, most: float) -> Tensor:
     return x * factor.reshape(-1, *[1] * (x.dim() - 1))
 
 
-def limited_atoms(x: Features, limits: Sequence[float] | None = None) -> Features:
-    """Features of atoms, held below the limit ``ATOMS``."""
-    return {name: limited(t, *(limits or ATOMS)) for name, t in x.items()}
+def limited_atoms(x: Features, limits: Sequence[float]) -> Features:
+    """Features of atoms, each irrep held below a limit (start, most)."""
+    return {name: limited(t, *limits) for name, t in x.items()}
 
 
-def limited_pairs(x: O2Features, limits: Sequence[float] | None = None) -> O2Features:
-    """Features of pairs in the bond frame, held below the limit ``PAIRS``."""
-    return [limited(t, *(limits or PAIRS)) if t.shape[-1] else t for t in x]
+def limited_pairs(x: O2Features, limits: Sequence[float]) -> O2Features:
+    """Features of pairs in the bond frame, each kind held below a limit (start, most)."""
+    return [limited(t, *limits) if t.shape[-1] else t for t in x]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from schnorb_t import keys
 from schnorb_t.harmonics import clebsch_gordan
 from schnorb_t.nn.blocks import OffsiteBlocks, OnsiteBlocks, layout_offsets
+from schnorb_t.nn.constants import Constants, today
 from schnorb_t.nn.embedding import RadialMLP, polynomial_cutoff
 from schnorb_t.nn.geometry import PairGeometry
 from schnorb_t.nn.interaction import IrrepsLinear, SelfProduct, add
@@ -48,6 +49,7 @@ class MatrixProduct(nn.Module):
         n_elements, cutoff, n_radial, hidden: of the filter network; the cutoff is the pair list's.
         channels: how many products Z.
         product_channels: of the atoms' self-product.
+        constants: ``cutoff_power``, and those of its parts.
     """
 
     def __init__(
@@ -61,13 +63,15 @@ class MatrixProduct(nn.Module):
         hidden: int,
         channels: int,
         product_channels: int,
+        constants: Constants | None = None,
     ):
         super().__init__()
-        self.channels, self.cutoff = channels, cutoff
+        constants = constants or today()
+        self.channels, self.cutoff, self.cutoff_power = channels, cutoff, constants.cutoff_power
         self.onsite = OnsiteBlocks(LAYOUT, n_elements, irreps, 2 * channels, gain=0.5)
         self.offsite = OffsiteBlocks(LAYOUT, widths, 2 * channels, gain=0.5)
         seen = [count * channels for count in self.offsite.counts]
-        self.filters = RadialMLP(n_elements, cutoff, n_radial, hidden, 2 * channels + sum(seen))
+        self.filters = RadialMLP(n_elements, cutoff, n_radial, hidden, 2 * channels + sum(seen), constants)
         self.to_pairs = O2Linear(seen, widths, bias=False)
         diagonal = block_irreps()
         self.names = list(diagonal)
@@ -76,7 +80,7 @@ class MatrixProduct(nn.Module):
         counts = "+".join(f"{pattern.shape[1] * channels}x{name}" for name, pattern in diagonal.items())
         self.to_atoms = IrrepsLinear(counts, irreps)
         self.mix = IrrepsLinear(irreps, irreps)
-        self.product = SelfProduct(irreps, irreps_out, product_channels)
+        self.product = SelfProduct(irreps, irreps_out, product_channels, constants)
 
     def _dense(self, onsite: Tensor, offsite: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Blocks [2C, N, K, K] and [P, 2C, K * K] -> matrices [B, 2C, A K, A K]."""
@@ -98,7 +102,7 @@ class MatrixProduct(nn.Module):
         n, a = batch[keys.ATOM_MASK].shape
         distance = g.distance.to(dtype)
         filters, back = self.filters(g.element_i, g.element_j, distance).split((2 * c, sum(self.to_pairs.widths_in)), 1)
-        filters = filters * polynomial_cutoff(distance, self.cutoff)[:, None]
+        filters = filters * polynomial_cutoff(distance, self.cutoff, self.cutoff_power)[:, None]
         # block in the bond frame -> molecule as one matrix on flattened blocks: B' = D^T B D, D = 1 + D^1
         turn = distance.new_zeros(len(distance), k, k)
         turn[:, 0, 0] = 1.0

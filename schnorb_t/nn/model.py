@@ -8,8 +8,9 @@ scaled per element (pair) and shell pair to what the reference data leave.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,11 +20,11 @@ from torch import Tensor, nn
 
 from schnorb_t import keys
 from schnorb_t.basis import Basis
-from schnorb_t.nn.assembly import matrix_from_blocks
-from schnorb_t.nn.base import MatrixNetwork, Transfer
+from schnorb_t.block_matrix import BlockMatrix
+from schnorb_t.nn.base import DensityMatrix, MatrixNetwork, Transfer
 from schnorb_t.nn.blocks import OffsiteBlocks, OnsiteBlocks
-from schnorb_t.nn.constants import complete
-from schnorb_t.nn.doubt import LastLayerMembers, deviations
+from schnorb_t.nn.constants import Constants
+from schnorb_t.nn.doubt import LastLayerMembers, level_deviations
 from schnorb_t.nn.electrostatics import Electrostatics, Response
 from schnorb_t.nn.embedding import AtomEmbedding, smooth_end
 from schnorb_t.nn.geometry import Geometry, PairGeometry
@@ -34,6 +35,7 @@ from schnorb_t.nn.o2 import Features, O2Features, irrep_list
 from schnorb_t.nn.overlap import (
     FreeAtomOverlap,
     from_orthogonal,
+    overlap_power,
     positive_definite,
     to_orthogonal,
 )
@@ -41,6 +43,10 @@ from schnorb_t.nn.pair import O2Residual, PairFeatures
 from schnorb_t.nn.prior import Prior, PriorToPairs
 from schnorb_t.nn.residual_scale import ResidualScale
 from schnorb_t.nn.two_centre import TwoCentre
+
+#: Arguments that must be 1 or more, and those that may also be 0.
+_POSITIVE = ("interactions", "n_radial", "hidden", "product_channels", "two_centre_radial")
+_COUNTS = ("pair_layers", "triangle_channels", "charge_channels", "chain_channels", "doubt_members", "envelope")
 
 
 class MatrixModel(MatrixNetwork, known_as="matrix"):
@@ -68,6 +74,10 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
         constants: numbers of ``nn.constants`` other than today's, as a checkpoint names them.
         prior: ``{"basis": Basis.to_json(), "arguments": {...}}`` of a frozen model of a cheaper method, whose
             electronic structure the network takes as input (``nn.prior``); its weights are part of this model's.
+        density: fills the levels of the prior.
+
+    Raises:
+        ValueError: irreps, channels, constants or a prior that cannot be.
     """
 
     transfer = Transfer(
@@ -107,9 +117,10 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
         doubt_members: int = 0,
         envelope: float = 2.0,
         constants: dict[str, Any] | None = None,
+        density: DensityMatrix | None = None,
     ):
         super().__init__()
-        self.constants = const = complete(constants)
+        self.constants = Constants.of(constants)
         self.basis, self.cutoff, self.orthogonal, self.envelope = basis, cutoff, orthogonal, envelope
         self.irreps = str(o3.Irreps(irreps))
         n = len(basis.elements)
@@ -126,17 +137,15 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
                 n_radial,
                 hidden,
                 product_channels,
-                const["neighbours"],
+                self.constants,
             )
             for k in range(interactions)
         )
         self.electrostatics = self.response = self.chains = self.prior = self.doubt = None
         if charge_channels:
             vectors = o3.Irreps(irreps).count("1o")
-            self.electrostatics = Electrostatics(scalars, vectors, charge_channels, cutoff)
-            self.response = Response(
-                irreps, charge_channels, product_channels, (const["response_potential"], const["response_field"])
-            )
+            self.electrostatics = Electrostatics(scalars, vectors, charge_channels, cutoff, self.constants)
+            self.response = Response(irreps, charge_channels, product_channels, self.constants)
         # chains have p functions even where the basis has none
         m_max = max(2 * basis.l_max, 2 if chain_channels else 1)
         channels = list(pair_channels)
@@ -152,39 +161,35 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
             pair_layers,
             triangle_channels,
             triangle_cutoff,
+            self.constants,
         )
         fields = 2 if basis.projected else 1
         if prior:
-            self.prior = Prior(
-                self._prior_model(prior),
-                n,
-                envelope,
-                const["prior_widths"],
-                const["prior_ranges"],
-                const["prior_limit"],
-            )
+            if density is None:
+                raise ValueError("a prior needs `density`, a function that fills its levels")
+            self.prior = Prior(self._prior_model(prior, density), n, density, envelope, self.constants)
             self.prior_scalars = nn.Linear(self.prior.n_scalars, scalars)
             self.prior_tensors = IrrepsLinear("2x1o+2x2e", irreps)
-            self.prior_pairs = PriorToPairs(widths, n, cutoff, n_radial, hidden)
+            self.prior_pairs = PriorToPairs(widths, n, cutoff, n_radial, hidden, self.constants)
         self.onsite_blocks = OnsiteBlocks(basis.layout, n, irreps, fields)
         self.offsite_blocks = OffsiteBlocks(basis.layout, widths, fields)
         if chain_channels:
             read = "+".join(f"{c}x{name}" for name, _, _, c in irrep_list(irreps) if name in self.onsite_blocks.names)
             self.chains = MatrixProduct(
-                irreps, read, widths, n, cutoff, n_radial, hidden, chain_channels, product_channels
+                irreps, read, widths, n, cutoff, n_radial, hidden, chain_channels, product_channels, self.constants
             )
             self.chain_residual = O2Residual(widths)
         if doubt_members:
             self.doubt = LastLayerMembers(basis.layout, n, irreps, widths, doubt_members)
-        self.overlap0 = FreeAtomOverlap(basis, cutoff, envelope if basis.projected else 0.0)
-        self.two_centre = TwoCentre(basis, cutoff, two_centre_radial, decay=const["two_centre_decay"])
-        self.scale = ResidualScale(basis, floor=1e-5)
+        self.overlap0 = FreeAtomOverlap(basis, cutoff, envelope if basis.projected else 0.0, self.constants)
+        self.two_centre = TwoCentre(basis, cutoff, two_centre_radial, self.constants)
+        self.scale = ResidualScale(basis, self.constants.scale_floor, self.constants)
         if basis.projected:
-            self.overlap_two_centre = TwoCentre(basis, cutoff, two_centre_radial, decay=const["two_centre_decay"])
-            self.overlap_scale = ResidualScale(basis, floor=1e-6)
+            self.overlap_two_centre = TwoCentre(basis, cutoff, two_centre_radial, self.constants)
+            self.overlap_scale = ResidualScale(basis, self.constants.overlap_scale_floor, self.constants)
 
-    def _prior_model(self, prior: dict[str, Any]) -> MatrixModel:
-        model = MatrixModel(Basis.from_json(prior["basis"]), **prior["arguments"])
+    def _prior_model(self, prior: dict[str, Any], density: DensityMatrix) -> MatrixModel:
+        model = MatrixModel(Basis.from_json(prior["basis"]), **prior["arguments"], density=density)
         if missing := [z for z in self.basis.elements if z not in model.basis.elements]:
             raise ValueError(f"the prior does not know {', '.join(chemical_symbols[z] for z in missing)}")
         if model.cutoff != self.cutoff:
@@ -193,9 +198,35 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
             )
         return model
 
+    @classmethod
+    def build(cls, basis: Basis, arguments: Mapping[str, Any], density: DensityMatrix) -> MatrixModel:
+        """See ``MatrixNetwork.build``."""
+        return cls(basis, **arguments, density=density)
+
+    @classmethod
+    def faults(cls, arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See ``MatrixNetwork.faults``."""
+        for names, least in ((_POSITIVE, 1), (_COUNTS, 0)):
+            yield from ((n, f"{least} or more") for n in names if n in arguments and not arguments[n] >= least)
+        for name in ("message_cutoff", "triangle_cutoff", "cutoff"):
+            if name in arguments and not 0 < arguments[name] < math.inf:
+                yield name, "a length above 0, Å"
+        channels = arguments.get("pair_channels", (1,))
+        if not channels or min(channels) < 1:
+            yield "pair_channels", "one number or more, each 1 or more"
+        try:
+            irreps = o3.Irreps(arguments.get("irreps", "1x0e"))
+        except ValueError:
+            yield "irreps", "irreps with channels, such as 64x0e+32x1o+16x1e+32x2e+16x2o"
+        else:
+            if len({ir for _, ir in irreps}) < len(irreps):
+                yield "irreps", "irreps of which each stands once"
+            if irreps.count("0e") < 1:
+                yield "irreps", "irreps with 0e among them"
+
     # ---- prediction -----------------------------------------------------------------------------------------------
 
-    def _blocks(self, part: TwoCentre, scale: ResidualScale, field: int, net, g: PairGeometry):
+    def _blocks(self, part: TwoCentre, scale: ResidualScale, field: int, net, g: PairGeometry) -> BlockMatrix:
         """Symmetric blocks of one field: two-centre part + scaled network output, float64."""
         onsite_net, offsite_net = net
         rows = g.element_i * len(self.basis.elements) + g.element_j
@@ -210,7 +241,7 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
 
     def features(self, batch: dict[str, Tensor]) -> tuple[PairGeometry, Features, O2Features, Tensor | None]:
         """What the last layer reads: geometry, features of atoms, of pairs, and the latent potential [N, C] or None."""
-        g, most, pair_most = self.geometry(batch), self.constants["limit_atoms"], self.constants["limit_pairs"]
+        g, most, pair_most = self.geometry(batch), self.constants.limit_atoms, self.constants.limit_pairs
         x = {"0e": self.embedding(g.element)[:, None]}
         known = self.prior(g, x["0e"].dtype) if self.prior is not None else None
         if known is not None:
@@ -230,8 +261,8 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
             x = limited_atoms(x, most)
         return g, x, pairs, potential
 
-    def blocks(self, batch: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-        """The network proper: on-site [N, K, K] and off-site [P, K, K] blocks, float64.
+    def blocks(self, batch: dict[str, Tensor]) -> dict[str, BlockMatrix]:
+        """The network proper, float64.
 
         Returns:
             ``hamiltonian`` (if ``orthogonal`` that of Löwdin's orthogonal functions), ``overlap0`` (of free atoms), for
@@ -248,15 +279,7 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
         net = self.onsite_blocks(x, g.element), self.offsite_blocks(pairs)
         hamiltonian, overlap0 = self._blocks(self.two_centre, self.scale, 0, net, g), self.overlap0.blocks(g)
         if potential is not None:
-            shift = potential[:, 0].double()
-            i, j = batch[keys.PAIR_INDEX]
-            shifts = shift, 0.5 * (shift[i] + shift[j])
-            if self.orthogonal:
-                own = torch.eye(self.basis.n_slots, dtype=shift.dtype, device=shift.device)
-                overlap = own.expand_as(overlap0[0]), torch.zeros_like(overlap0[1])
-            else:
-                overlap = overlap0
-            hamiltonian = tuple(h + v[:, None, None] * s for h, v, s in zip(hamiltonian, shifts, overlap, strict=True))
+            hamiltonian = hamiltonian + self._shift(potential[:, 0].double(), overlap0)
         out = {"hamiltonian": hamiltonian, "overlap0": overlap0}
         if self.basis.projected:
             out["overlap_change"] = self._blocks(self.overlap_two_centre, self.overlap_scale, 1, net, g)
@@ -264,38 +287,63 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
             out["hamiltonian_deviations"] = self._deviations(x, pairs, g)
         return out
 
-    def _deviations(self, x: Features, pairs: O2Features, g: PairGeometry) -> tuple[Tensor, Tensor]:
-        """Symmetric blocks [E, N, K, K] and [E, P, K, K] of what each draw of the last layer adds to H, Eh."""
+    def _shift(self, potential: Tensor, overlap0: BlockMatrix) -> BlockMatrix:
+        """(V_i + V_j) S_ij / 2 of the latent potential [N], in the functions in which H is learned."""
+        onsite, offsite = overlap0.onsite, overlap0.offsite
+        if self.orthogonal:
+            eye = torch.eye(self.basis.n_slots, dtype=potential.dtype, device=potential.device)
+            onsite, offsite = eye.expand_as(onsite), torch.zeros_like(offsite)
+        i, j = overlap0.index.pairs
+        between = 0.5 * (potential[i] + potential[j])
+        return BlockMatrix(potential[:, None, None] * onsite, between[:, None, None] * offsite, overlap0.index)
+
+    def _deviations(self, x: Features, pairs: O2Features, g: PairGeometry) -> BlockMatrix:
+        """What each draw of the last layer adds to H, Eh: E matrices per molecule."""
         onsite, offsite = self.doubt(x, pairs, g.element)
         rows = g.element_i * len(self.basis.elements) + g.element_j
         offsite = self._faded(self.scale.offsite(rows, g.distance) * offsite, g)
         return self.geometry.symmetric(self.scale.onsite[g.element] * onsite, offsite, g)
 
-    def matrices(self, blocks: dict[str, tuple[Tensor, Tensor]], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def matrices(self, blocks: dict[str, BlockMatrix], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Blocks -> padded ``hamiltonian`` (Eh) and positive definite ``overlap`` [B, M, M], float64."""
         out = self.learned_matrices(blocks, batch)
         if self.basis.projected:
-            overlap0, mask = matrix_from_blocks(*blocks["overlap0"], batch), batch[keys.ORBITAL_MASK]
-            limits = self.constants["shrink_orthogonal" if self.orthogonal else "shrink"]
+            overlap0, mask = blocks["overlap0"].padded(), batch[keys.ORBITAL_MASK]
+            limits = self.constants.shrink_orthogonal if self.orthogonal else self.constants.shrink
             out[keys.OVERLAP] = positive_definite(overlap0, out[keys.OVERLAP] - overlap0, mask, *limits)
         if self.orthogonal:
             hamiltonian = from_orthogonal(out[keys.HAMILTONIAN], out[keys.OVERLAP], batch[keys.ORBITAL_MASK])
             out[keys.HAMILTONIAN] = hamiltonian
         if "hamiltonian_deviations" in blocks:
-            out[keys.HAMILTONIAN_DEVIATIONS] = deviations(*blocks["hamiltonian_deviations"], batch)
+            out[keys.HAMILTONIAN_DEVIATIONS] = blocks["hamiltonian_deviations"].padded()
         return out
 
-    def learned_matrices(self, blocks: dict[str, tuple[Tensor, Tensor]], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def learned_matrices(self, blocks: dict[str, BlockMatrix], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Blocks -> what losses compare, padded float64 [B, M, M].
 
         Returns:
             ``hamiltonian``, if ``orthogonal`` in Löwdin's orthogonal functions, so that its plain eigenvalues are the
             levels; ``overlap`` without the safeguard of ``matrices``.
         """
-        overlap = matrix_from_blocks(*blocks["overlap0"], batch)
+        overlap = blocks["overlap0"]
         if self.basis.projected:
-            overlap = overlap + matrix_from_blocks(*blocks["overlap_change"], batch)
-        return {keys.HAMILTONIAN: matrix_from_blocks(*blocks["hamiltonian"], batch), keys.OVERLAP: overlap}
+            overlap = overlap + blocks["overlap_change"]
+        return {keys.HAMILTONIAN: blocks["hamiltonian"].padded(), keys.OVERLAP: overlap.padded()}
+
+    @property
+    def knows_doubt(self) -> bool:
+        """See ``MatrixNetwork.knows_doubt``."""
+        return self.doubt is not None
+
+    def standard_deviations(
+        self, out: dict[str, Tensor], energies: Tensor, coefficients: Tensor, mask: Tensor
+    ) -> Tensor | None:
+        """See ``MatrixNetwork.standard_deviations``: from draws of the last layer."""
+        if self.doubt is None or keys.HAMILTONIAN_DEVIATIONS not in out:
+            return None
+        if self.orthogonal:
+            coefficients = overlap_power(out[keys.OVERLAP], mask, 0.5) @ torch.where(mask[:, None], coefficients, 0.0)
+        return self.doubt.standard_deviation(level_deviations(out[keys.HAMILTONIAN_DEVIATIONS], coefficients).std(0))
 
     # ---- the closed-form start ------------------------------------------------------------------------------------
 
@@ -325,6 +373,14 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
         for name, part, scale in parts:
             part.fit(self._samples(name, batches()))
             scale.fit(self._residuals(part, self._samples(name, batches())))
+
+    def drop_learned(self) -> None:
+        """See ``MatrixNetwork.drop_learned``: the blocks of the network and the latent potential are 0."""
+        with torch.no_grad():
+            for part in (self.onsite_blocks, self.offsite_blocks):
+                for weight in part.parameters():
+                    weight.zero_()
+        self.electrostatics = None
 
     def _samples(self, name: str, batches: Iterable[dict[str, Tensor]]):
         for batch in batches:

@@ -2,9 +2,9 @@
 
 S0 is the overlap of the basis's (free-atom) Gaussian functions, positive definite because it is a Gram matrix. A
 projected basis keeps only the part of these functions inside the span of the molecule's orbitals, S = S0 - Q with Q
-the overlap of what is lost: predicted, local and small. The factor a is 1 as long as no eigenvalue of S0^-1 Q exceeds
-0.9 (real molecules: 0.8 at most over 319 of QM9) and shrinks Q beyond that, so that S0 - a Q always stays positive
-definite. For a fixed basis Q = 0 and S is exact.
+the overlap of what is lost: predicted, local and small. The factor a is 1 as long as no eigenvalue of S0^-1 Q exceeds a
+limit (``Constants.shrink``, 0.9; real molecules: 0.8 at most over 319 of QM9) and shrinks Q beyond that, so that
+S0 - a Q always stays positive definite. For a fixed basis Q = 0 and S is exact.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from schnorb_t import keys
 from schnorb_t.basis import Basis
-from schnorb_t.nn.assembly import matrix_from_blocks
+from schnorb_t.block_matrix import BlockMatrix
+from schnorb_t.nn.constants import Constants
 from schnorb_t.nn.embedding import smooth_end
 from schnorb_t.nn.gaussian_overlap import shell_overlap
 from schnorb_t.nn.geometry import PairGeometry
@@ -29,6 +30,7 @@ class FreeAtomOverlap(nn.Module):
         cutoff: Å.
         envelope: Å, range below the cutoff in which S0 falls to 0 (``smooth_end``): of a projected basis, whose S is
             learned, so that nothing jumps (silicon's functions overlap by 6e-6 at 10 Å). 0: exact integrals.
+        constants: ``overlap_step``.
 
     Raises:
         ValueError: the basis comes without functions.
@@ -36,12 +38,12 @@ class FreeAtomOverlap(nn.Module):
 
     onsite: Tensor
 
-    def __init__(self, basis: Basis, cutoff: float, envelope: float = 0.0):
+    def __init__(self, basis: Basis, cutoff: float, envelope: float = 0.0, constants: Constants | None = None):
         super().__init__()
         if basis.functions is None:
             raise ValueError(f"basis {basis.name!r} has no Gaussian functions; the overlap needs them")
         self.cutoff, self.envelope = cutoff, envelope
-        self.table = OverlapTable(basis, cutoff)
+        self.table = OverlapTable(basis, cutoff, constants)
         self.frame = BondFrameBlocks(basis)
         onsite = torch.zeros(len(basis.elements), basis.n_slots, basis.n_slots, dtype=torch.float64)
         zero = torch.zeros(1, dtype=torch.float64)
@@ -55,28 +57,22 @@ class FreeAtomOverlap(nn.Module):
                             onsite[place] = shell_overlap(a, b, 0, zero)[0]
         self.register_buffer("onsite", 0.5 * (onsite + onsite.mT), persistent=False)
 
-    def blocks(self, g: PairGeometry) -> tuple[Tensor, Tensor]:
-        """On-site [N, K, K] and off-site [P, K, K] blocks."""
+    def blocks(self, g: PairGeometry) -> BlockMatrix:
+        """S0 as blocks, symmetric to the last bit."""
         blocks = self.frame.from_components(self.table(g.element_i, g.element_j, g.distance))
         blocks = self.frame.to_molecule(blocks, g.slot_rotation)
         if self.envelope:
             blocks = blocks * smooth_end(g.distance, self.cutoff, self.envelope)[:, None, None]
         # the table of (j, i) is the transpose up to rounding; make it exact
-        return self.onsite[g.element], 0.5 * (blocks + blocks[g.batch[keys.PAIR_REVERSE]].mT)
+        offsite = 0.5 * (blocks + blocks[g.batch[keys.PAIR_REVERSE]].mT)
+        return BlockMatrix(self.onsite[g.element], offsite, g.index)
 
     def forward(self, g: PairGeometry) -> Tensor:
         """S0 [B, M, M] of the molecules of a batch, zero in padding."""
-        return matrix_from_blocks(*self.blocks(g), g.batch)
+        return self.blocks(g).padded()
 
 
-#: Largest eigenvalue of S0^-1 Q that is left as it is, and the one that none exceeds.
-SHRINK = 0.9, 0.995
-#: The same where H is learned in orthogonal functions: steep weights leave S eigenvalues of 0.07 S0 (``wqvo``, 319
-#: molecules of QM9) and less, which hurt nothing there.
-SHRINK_ORTHOGONAL = 0.98, 0.999
-
-
-def shrink(largest: Tensor, start: float = SHRINK[0], limit: float = SHRINK[1]) -> Tensor:
+def shrink(largest: Tensor, start: float, limit: float) -> Tensor:
     """The factor a by which a matrix of largest eigenvalue u must be multiplied to stay below ``limit``.
 
     a u = u up to ``start``, then start + (limit - start) (1 - exp(-(u - start) / (limit - start))), which goes on with
@@ -87,9 +83,7 @@ def shrink(largest: Tensor, start: float = SHRINK[0], limit: float = SHRINK[1]) 
     return torch.where(over > 0, (start - room * torch.expm1(-over / room)) / largest.clamp(min=start), 1.0)
 
 
-def positive_definite(
-    overlap0: Tensor, change: Tensor, mask: Tensor, start: float = SHRINK[0], limit: float = SHRINK[1]
-) -> Tensor:
+def positive_definite(overlap0: Tensor, change: Tensor, mask: Tensor, start: float, limit: float) -> Tensor:
     """S0 + a change, with a (per molecule) in (0, 1] such that it exceeds (1 - ``limit``) S0.
 
     The smallest eigenvalue x of L^-1 change L^-T, L L^T = S0, decides: S0 + a change = L (1 + a X) L^T.

@@ -7,6 +7,7 @@ from e3nn import o3
 from torch import nn
 
 from schnorb_t import keys
+from schnorb_t.nn.constants import Constants, today
 from schnorb_t.nn.embedding import RadialMLP
 from schnorb_t.nn.geometry import PairGeometry
 from schnorb_t.nn.o2 import Features, O2Features, O2Gate, O2Linear, O2Product, ToBondFrame, o2_scale, o2_widths
@@ -36,6 +37,7 @@ class PairFeatures(nn.Module):
         product_channels: channels of the pair's self-product.
         layers: rounds of (residual, product).
         triangle_channels, triangle_cutoff: of what third atoms contribute; 0 leaves them out.
+        constants: those of its parts.
     """
 
     def __init__(
@@ -50,20 +52,24 @@ class PairFeatures(nn.Module):
         layers: int = 1,
         triangle_channels: int = 16,
         triangle_cutoff: float = 6.0,
+        constants: Constants | None = None,
     ):
         super().__init__()
+        constants = constants or today()
         self.irreps, self.widths = irreps, list(widths)
         self.to_frame = ToBondFrame(irreps)
         both = [2 * w for w in o2_widths(irreps)]
         self.triangles = None
         if triangle_channels:
             scalars = o3.Irreps(irreps).count("0e")
-            self.triangles = Triangles(scalars, triangle_channels, n_elements, n_radial, hidden, triangle_cutoff)
+            self.triangles = Triangles(
+                scalars, triangle_channels, n_elements, n_radial, hidden, triangle_cutoff, constants
+            )
             self.triangles_to_frame = ToBondFrame(self.triangles.irreps)
             third = o2_widths(self.triangles.irreps)
             both = [w + (third[k] if k < len(third) else 0) for k, w in enumerate(both)]
         self.filter_widths = [sum(both), *[sum(widths)] * layers]
-        self.filters = RadialMLP(n_elements, cutoff, n_radial, hidden, sum(self.filter_widths) + widths[0])
+        self.filters = RadialMLP(n_elements, cutoff, n_radial, hidden, sum(self.filter_widths) + widths[0], constants)
         self.mix = O2Linear(both, widths)
         self.residuals = nn.ModuleList(O2Residual(widths) for _ in range(layers + 1))
         self.products = nn.ModuleList(O2Product(widths, widths, product_channels) for _ in range(layers))

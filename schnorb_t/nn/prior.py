@@ -4,30 +4,31 @@ Semi-empirical methods know what a network has to learn from many molecules: how
 converged matrices make a network need several times fewer labels (OrbNet: Qiao et al., J. Chem. Phys. 153, 124111
 (2020)). Here the method itself is a ``MatrixModel`` of a minimal valence basis, trained on thousands of its own cheap
 matrices (GFN2-xTB: Bannwarth, Ehlert, Grimme, J. Chem. Theory Comput. 15, 1652 (2019)) and frozen, so that the whole
-needs no other program, runs where the network runs, and is equivariant to machine precision. Its H and S are
-diagonalised once; H, the density matrix P and Mulliken populations return as features of atoms and pairs.
+needs no other program, runs where the network runs, and is equivariant to machine precision. The density
+matrix P of its H and S comes from a function that is handed in (``base.DensityMatrix``); H, P and Mulliken populations
+return as features of atoms and pairs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from schnorb_t import keys
-from schnorb_t.nn.assembly import blocks_from_matrix
+from schnorb_t.block_matrix import BlockIndex, BlockMatrix
+from schnorb_t.nn.base import DensityMatrix
 from schnorb_t.nn.blocks import OffsitePatterns
+from schnorb_t.nn.constants import Constants, today
 from schnorb_t.nn.electrostatics import smeared_coulomb
 from schnorb_t.nn.embedding import RadialMLP, smooth_end
 from schnorb_t.nn.geometry import PairGeometry
 from schnorb_t.nn.matrix_product import LAYOUT, block_irreps
 from schnorb_t.nn.o2 import Features, O2Features, O2Linear, o2_scale
 from schnorb_t.nn.scatter import scatter_sum
-from schnorb_t.physics.occupations import Smearing
-from schnorb_t.physics.state import density_matrix, electronic_state
-from schnorb_t.units import BOHR, KELVIN
+from schnorb_t.units import BOHR
 
 
 @dataclass
@@ -45,34 +46,27 @@ class Prior(nn.Module):
     Args:
         model: a ``MatrixModel`` whose basis has one s and one p shell at most per element.
         n_elements: rows of the element tables of the network that reads the features.
+        density: fills the model's levels.
         envelope: Å, range below the model's cutoff in which what a neighbour adds falls to 0 (``smooth_end``).
-        widths, ranges, limit: instead of ``WIDTHS``, ``RANGES`` and ``LIMIT``.
+        constants: those that begin with ``prior``.
 
     Raises:
         ValueError: another basis.
     """
 
-    #: Bohr, of the Gaussians whose charges make the potentials
-    WIDTHS = 0.8, 1.5, 3.0
-    #: Bohr, how fast neighbours' charges fade
-    RANGES = 1.0, 2.0
-    #: as GFN2-xTB's own; it keeps degenerate levels of an open shell equally filled, hence P invariant
-    SMEARING = Smearing("fermi-dirac", 300 * KELVIN)
-    #: standard deviations
-    LIMIT = 8.0
-
     def __init__(
         self,
         model: nn.Module,
         n_elements: int,
+        density: DensityMatrix,
         envelope: float = 0.0,
-        widths: Sequence[float] | None = None,
-        ranges: Sequence[float] | None = None,
-        limit: float | None = None,
+        constants: Constants | None = None,
     ):
         super().__init__()
-        self.widths, self.ranges, self.limit = widths or self.WIDTHS, ranges or self.RANGES, limit or self.LIMIT
-        self.envelope = envelope
+        constants = constants or today()
+        self.widths, self.ranges, self.limit = constants.prior_widths, constants.prior_ranges, constants.prior_limit
+        self.softening, self.narrowest = constants.prior_softening, constants.prior_narrowest
+        self.temperature, self.density, self.envelope = constants.prior_temperature, density, envelope
         basis = model.basis
         if tuple(basis.layout) != LAYOUT:
             raise ValueError(f"a prior needs a basis of one s and one p shell, not {basis}")
@@ -108,7 +102,7 @@ class Prior(nn.Module):
         h, s = out[keys.HAMILTONIAN], out[keys.OVERLAP]
         electrons = torch.zeros(len(h), dtype=torch.int64, device=h.device)
         electrons.index_add_(0, batch[keys.MOLECULE], self.electrons[batch[keys.ATOMIC_NUMBERS]])
-        p = density_matrix(electronic_state(h, s, own[keys.ORBITAL_MASK], electrons, self.SMEARING))
+        p = self.density(h, s, own[keys.ORBITAL_MASK], electrons, self.temperature)
         return {keys.PRIOR_HAMILTONIAN: h, keys.PRIOR_OVERLAP: s, keys.PRIOR_DENSITY: p}
 
     def forward(self, g: PairGeometry, dtype: torch.dtype) -> PriorFeatures:
@@ -124,19 +118,20 @@ class Prior(nn.Module):
         """Features as they are, float64. Matrices that the batch holds already are not made anew."""
         batch = g.batch
         made = batch if keys.PRIOR_DENSITY in batch else self.matrices(batch)
-        own = self.batch(batch)
+        own = BlockIndex.of(self.batch(batch))
         h, s, p = (made[k].double() for k in (keys.PRIOR_HAMILTONIAN, keys.PRIOR_OVERLAP, keys.PRIOR_DENSITY))
         ps = p @ s
         orders = ps * ps.mT
         populations = 0.5 * (ps + ps.mT)
-        onsite, offsite = zip(*(blocks_from_matrix(x, own) for x in (h, p, populations, orders)), strict=True)
+        blocks = [BlockMatrix.from_padded(x, own) for x in (h, p, populations, orders)]
+        onsite, offsite = [b.onsite for b in blocks], [b.offsite for b in blocks]
         flat = torch.stack(onsite[:3], 1).flatten(2)  # [N, 3, 16]
         parts = {name: flat @ getattr(self, f"pattern_{name}").double().flatten(0, 1).T for name in ("0e", "1o", "2e")}
         scalars = parts["0e"].flatten(1)  # ss and pp of each of the three
         sp = parts["1o"].unflatten(2, (3, -1))[..., 0]  # [N, 3, 3]; s p and p s are the same
         pp = parts["2e"].unflatten(2, (5, -1))[..., 0]  # [N, 3, 5]
         # lengths, smooth at 0
-        lengths = [(t[:, :2].square().sum(-1) + 1e-6).sqrt() for t in (sp, pp)]
+        lengths = [(t[:, :2].square().sum(-1) + self.softening).sqrt() for t in (sp, pp)]
         charge = self.electrons[batch[keys.ATOMIC_NUMBERS]] - onsite[2].diagonal(dim1=1, dim2=2).sum(-1)
         i, j = batch[keys.PAIR_INDEX]
         n = len(charge)
@@ -162,17 +157,25 @@ class Prior(nn.Module):
         n = n.clamp(min=1)[:, None]
         mean = first / n
         self.mean.copy_(mean)
-        self.width.copy_((second / n - mean * mean).clamp(min=0).sqrt().clamp(min=1e-3))
+        self.width.copy_((second / n - mean * mean).clamp(min=0).sqrt().clamp(min=self.narrowest))
 
 
 class PriorToPairs(nn.Module):
     """H and P between two atoms, in the frame of their bond, weighted by filters of the distance -> pair features."""
 
-    def __init__(self, widths: list[int], n_elements: int, cutoff: float, n_radial: int, hidden: int):
+    def __init__(
+        self,
+        widths: list[int],
+        n_elements: int,
+        cutoff: float,
+        n_radial: int,
+        hidden: int,
+        constants: Constants | None = None,
+    ):
         super().__init__()
         self.blocks = OffsitePatterns(LAYOUT, len(widths))
         seen = [2 * count for count in self.blocks.counts]
-        self.filters = RadialMLP(n_elements, cutoff, n_radial, hidden, sum(seen))
+        self.filters = RadialMLP(n_elements, cutoff, n_radial, hidden, sum(seen), constants)
         self.to_pairs = O2Linear(seen, widths, bias=False)
 
     def forward(self, features: PriorFeatures, g: PairGeometry) -> O2Features:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from schnorb_t.basis import Basis
+from schnorb_t.nn.constants import Constants, today
 
 
 class ResidualScale(nn.Module):
@@ -19,15 +20,16 @@ class ResidualScale(nn.Module):
     Args:
         basis: shells per element.
         floor: smallest scale.
-        width: Å, of a bin.
+        constants: those that begin with ``scale``.
     """
 
-    BINS = 24
-
-    def __init__(self, basis: Basis, floor: float, width: float = 0.5):
+    def __init__(self, basis: Basis, floor: float, constants: Constants | None = None):
         super().__init__()
+        constants = constants or today()
+        self.bins, self.width = constants.scale_bins, constants.scale_bin_width
+        self.steepest, self.spread = constants.scale_steepest, constants.scale_spread
         n, k = len(basis.elements), basis.n_slots
-        self.floor, self.width, self.n_elements = floor, width, n
+        self.floor, self.n_elements = floor, n
         shell = torch.tensor([s for s, l in enumerate(basis.layout) for _ in range(2 * l + 1)])
         self.register_buffer("member", torch.nn.functional.one_hot(shell).double(), persistent=False)
         self.register_buffer("onsite", torch.ones(n, k, k))
@@ -54,11 +56,11 @@ class ResidualScale(nn.Module):
         n, k, device = self.n_elements, self.onsite.shape[-1], self.onsite.device
         zeros = dict(dtype=torch.float64, device=device)
         onsite, n_onsite = torch.zeros(n, k, k, **zeros), torch.zeros(n, **zeros)
-        offsite, n_offsite = torch.zeros(n * n * self.BINS, k, k, **zeros), torch.zeros(n * n * self.BINS, **zeros)
+        offsite, n_offsite = torch.zeros(n * n * self.bins, k, k, **zeros), torch.zeros(n * n * self.bins, **zeros)
         for element, blocks, pair, distance, pair_blocks in residuals:
             onsite.index_add_(0, element, blocks.double().square())
             n_onsite.index_add_(0, element, torch.ones_like(element, dtype=torch.float64))
-            place = pair * self.BINS + (distance / self.width).long().clamp(max=self.BINS - 1)
+            place = pair * self.bins + (distance / self.width).long().clamp(max=self.bins - 1)
             offsite.index_add_(0, place, pair_blocks.double().square())
             n_offsite.index_add_(0, place, torch.ones_like(place, dtype=torch.float64))
         smallest = self.floor**2
@@ -67,13 +69,13 @@ class ResidualScale(nn.Module):
         average = self._shell_mean(onsite.sum(0), n_onsite.sum()).clamp(min=smallest)
         seen = torch.where((n_onsite > 0)[:, None, None], seen, average)
         self.onsite.copy_(self._to_slots(seen.sqrt()))
-        height, slope = self._lines(offsite.reshape(n * n, self.BINS, k, k), n_offsite.reshape(n * n, self.BINS))
+        height, slope = self._lines(offsite.reshape(n * n, self.bins, k, k), n_offsite.reshape(n * n, self.bins))
         self.height.copy_(self._to_slots(height))
         self.slope.copy_(self._to_slots(slope))
 
     def _lines(self, total: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted straight lines through log rms of the bins: height and slope [n n, shells, shells]."""
-        centre = (torch.arange(self.BINS, dtype=torch.float64, device=count.device) + 0.5) * self.width
+        centre = (torch.arange(self.bins, dtype=torch.float64, device=count.device) + 0.5) * self.width
 
         def line(total, count):
             y = 0.5 * self._shell_mean(total, count).clamp(min=self.floor**2).log()
@@ -89,9 +91,9 @@ class ResidualScale(nn.Module):
 
         # element pairs with too few data follow all pairs together
         y_all, x_all, slope_all, _ = line(total.sum(0), count.sum(0))
-        slope_all = slope_all.clamp(0.0, 3.0)
+        slope_all = slope_all.clamp(0.0, self.steepest)
         y0, x0, slope, spread = line(total, count)
-        slope = torch.where((spread > 0.1)[:, None, None], slope.clamp(0.0, 3.0), slope_all)
+        slope = torch.where((spread > self.spread)[:, None, None], slope.clamp(0.0, self.steepest), slope_all)
         height = torch.where(
             (count.sum(1) > 0)[:, None, None], y0 + slope * x0[:, None, None], y_all + slope_all * x_all
         )

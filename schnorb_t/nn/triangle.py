@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from schnorb_t import keys
+from schnorb_t.nn.constants import Constants, today
 from schnorb_t.nn.embedding import RadialMLP, polynomial_cutoff
 from schnorb_t.nn.geometry import PairGeometry
 from schnorb_t.nn.o2 import Features
@@ -25,16 +26,25 @@ class Triangles(nn.Module):
         channels: C.
         n_elements, n_radial, hidden: of the filter network.
         cutoff: Å, k counts if it is nearer than that to i and to j.
-        l_max: 2 suffices for s and p shells.
+        constants: ``triangle_l_max``, ``cutoff_power``, ``filter_channels``.
     """
 
     def __init__(
-        self, scalars: int, channels: int, n_elements: int, n_radial: int, hidden: int, cutoff: float, l_max: int = 2
+        self,
+        scalars: int,
+        channels: int,
+        n_elements: int,
+        n_radial: int,
+        hidden: int,
+        cutoff: float,
+        constants: Constants | None = None,
     ):
         super().__init__()
+        constants = constants or today()
+        l_max, self.cutoff_power = constants.triangle_l_max, constants.cutoff_power
         self.channels, self.cutoff, self.l_max = channels, cutoff, l_max
         self.irreps = "+".join(f"{channels}x{l}{'eo'[l % 2]}" for l in range(l_max + 1))
-        self.filters = RadialMLP(n_elements, cutoff, n_radial, hidden, channels * (l_max + 2))
+        self.filters = RadialMLP(n_elements, cutoff, n_radial, hidden, channels * (l_max + 2), constants)
         self.third = nn.Linear(scalars, channels)
 
     def forward(self, x: Features, g: PairGeometry) -> Features:
@@ -44,7 +54,8 @@ class Triangles(nn.Module):
         n, a = batch[keys.ATOM_MASK].shape
         dtype, place = x["0e"].dtype, batch[keys.PAIR_PLACE]
         distance = g.distance.to(dtype)
-        weights = self.filters(g.element_i, g.element_j, distance) * polynomial_cutoff(distance, self.cutoff)[:, None]
+        weights = self.filters(g.element_i, g.element_j, distance)
+        weights = weights * polynomial_cutoff(distance, self.cutoff, self.cutoff_power)[:, None]
         *first, second = weights.split(self.channels, 1)
         third = self.third(x["0e"][:, 0])[k]
         # Y^l of the bond is the m = 0 row of the rotation into its frame

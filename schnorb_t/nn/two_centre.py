@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from schnorb_t.basis import Basis
+from schnorb_t.nn.constants import Constants, today
 from schnorb_t.nn.gaussian_overlap import overlap_table, slater_koster_components
 from schnorb_t.units import BOHR
 
@@ -76,14 +77,16 @@ def weighted_rows(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
 class OverlapTable(nn.Module):
     """Exact two-centre overlaps by 6-point interpolation of a table in distance: as fast for any contraction.
 
-    The grid of 0.02 Bohr leaves 1e-9; the table ends where the cutoff does, and pairs beyond it have no block.
+    Args:
+        basis: with functions.
+        cutoff: Å; the table ends there, and pairs beyond have no block.
+        constants: ``overlap_step``.
     """
 
-    STEP = 0.02
-
-    def __init__(self, basis: Basis, cutoff: float):
+    def __init__(self, basis: Basis, cutoff: float, constants: Constants | None = None):
         super().__init__()
-        grid = torch.arange(int(cutoff / BOHR / self.STEP) + 8, dtype=torch.float64) * self.STEP
+        self.step = (constants or today()).overlap_step
+        grid = torch.arange(int(cutoff / BOHR / self.step) + 8, dtype=torch.float64) * self.step
         table = overlap_table(basis, grid)
         self.register_buffer("table", table.reshape(-1, table.shape[-1]), persistent=False)
         self.n_grid, self.n_elements = len(grid), len(basis.elements)
@@ -96,7 +99,7 @@ class OverlapTable(nn.Module):
 
     def forward(self, element_i: Tensor, element_j: Tensor, distance: Tensor) -> Tensor:
         """Slater-Koster overlaps [P, n], float64, of pairs of element rows at distances [P] in Å."""
-        x = distance.double() / (BOHR * self.STEP)
+        x = distance.double() / (BOHR * self.step)
         left = x.floor().clamp(2, self.n_grid - 4)
         t = (x - left)[:, None, None]
         weights = (t - self.others).prod(-1) / self.denominator
@@ -105,30 +108,73 @@ class OverlapTable(nn.Module):
         return weighted_rows(self.table, rows, weights)
 
 
+class BondFunctions(nn.Module):
+    """Functions of distance that linear fits of two-centre integrals are made of: [P] in Å -> [P, n], float64.
+
+    Gaussians times exp(-r / decay) under a smooth cutoff; one alone is the constant 1. The exponential makes the ridge
+    of a fit a prior that falls as integrals do: without it functions swing wildly where an element pair has no data
+    (20 eV on a nitrile whose far H...N distance was never seen).
+
+    Args:
+        cutoff: Å.
+        n: how many.
+        shortest: Å, centre of the first Gaussian; the last stands at the cutoff.
+        width: of the Gaussians, relative to their distances.
+        decay: Å.
+    """
+
+    def __init__(self, cutoff: float, n: int, shortest: float, width: float, decay: float):
+        super().__init__()
+        self.cutoff, self.n, self.decay = cutoff, n, decay
+        # denser where bonds are: centres evenly spaced in sqrt(r)
+        centres = torch.linspace(shortest**0.5, cutoff**0.5, n, dtype=torch.float64) ** 2
+        widths = torch.gradient(centres)[0] * width if n > 1 else torch.ones_like(centres)
+        self.register_buffer("centres", centres, persistent=False)
+        self.register_buffer("widths", widths, persistent=False)
+
+    def forward(self, distance: Tensor) -> Tensor:
+        """[P, n] of distances [P] in Å."""
+        d = distance.double()[:, None]
+        if self.n == 1:
+            return torch.ones_like(d)
+        envelope = 0.5 * (1 + torch.cos(torch.pi * (d / self.cutoff).clamp(max=1.0)))
+        return torch.exp(-(((d - self.centres) / self.widths) ** 2) - (d - 1.0) / self.decay) * envelope
+
+
+def ridge_regression(normal: Tensor, right: Tensor, ridge: float) -> Tensor:
+    """Solutions of (normal + ridge mean(diagonal) 1) x = right, batched over the first axis; 0 where nothing was seen.
+
+    Args:
+        normal: [T, n, n], sums of products of the functions.
+        right: [T, n, c], sums of the functions times what they shall make.
+        ridge: relative to the mean diagonal of each normal matrix.
+    """
+    size = normal.diagonal(dim1=1, dim2=2).mean(1)
+    shift = ridge * size + (size == 0).to(size)
+    eye = torch.eye(normal.shape[1], dtype=normal.dtype, device=normal.device)
+    return torch.linalg.solve(normal + shift[:, None, None] * eye, right)
+
+
 class TwoCentre(nn.Module):
     """On-site means per element and two-centre functions per element pair; what a Slater-Koster file can hold.
 
-    Each function is a sum of Gaussians in distance times exp(-r / 1 Å) under a smooth cutoff; ``n_radial = 1`` gives
-    the mean block. The exponential makes the ridge of the fit a prior that falls as integrals do: without it functions
-    swing wildly where an element pair has no data (20 eV on a nitrile whose far H...N distance was never seen).
-    Values are float64: they carry core levels of -10..-25 Eh.
+    Each function is a sum of ``BondFunctions``; ``n_radial = 1`` gives the mean block. Values are float64:
+    they carry core levels of -10..-25 Eh.
 
     Args:
         basis: shells per element.
         cutoff: Å.
         n_radial: Gaussians per function.
-        shortest: Å, centre of the first Gaussian.
-        decay: Å, instead of ``DECAY``.
+        constants: those that begin with ``two_centre``.
     """
 
-    #: Å
-    DECAY = 1.0
-
-    def __init__(
-        self, basis: Basis, cutoff: float, n_radial: int = 24, shortest: float = 0.7, decay: float | None = None
-    ):
+    def __init__(self, basis: Basis, cutoff: float, n_radial: int = 24, constants: Constants | None = None):
         super().__init__()
-        self.cutoff, self.n_radial, self.decay = cutoff, n_radial, decay or self.DECAY
+        constants = constants or today()
+        self.n_radial, self.ridge = n_radial, constants.two_centre_ridge
+        self.functions = BondFunctions(
+            cutoff, n_radial, constants.two_centre_shortest, constants.two_centre_width, constants.two_centre_decay
+        )
         self.frame = BondFrameBlocks(basis)
         n, c = len(basis.elements), len(slater_koster_components(basis))
         self.n_elements = n
@@ -144,24 +190,11 @@ class TwoCentre(nn.Module):
                         block[basis.layout_offsets[a] + k, basis.layout_offsets[b] + k] = 1.0
                     invariant.append(block / (2 * la + 1) ** 0.5)
         self.register_buffer("invariant", torch.stack(invariant).reshape(len(invariant), -1), persistent=False)
-        # denser where bonds are: centres evenly spaced in sqrt(r)
-        centres = torch.linspace(shortest**0.5, cutoff**0.5, n_radial, dtype=torch.float64) ** 2
-        widths = torch.gradient(centres)[0] * 1.3 if n_radial > 1 else torch.ones_like(centres)
-        self.register_buffer("centres", centres, persistent=False)
-        self.register_buffer("widths", widths, persistent=False)
-
-    def radial(self, distance: Tensor) -> Tensor:
-        """[P, n_radial] of distances [P] in Å."""
-        d = distance.double()[:, None]
-        if self.n_radial == 1:
-            return torch.ones_like(d)
-        envelope = 0.5 * (1 + torch.cos(torch.pi * (d / self.cutoff).clamp(max=1.0)))
-        return torch.exp(-(((d - self.centres) / self.widths) ** 2) - (d - 1.0) / self.decay) * envelope
 
     def components(self, element_i: Tensor, element_j: Tensor, distance: Tensor) -> Tensor:
         """Slater-Koster numbers [P, n]."""
         pair = element_i * self.n_elements + element_j
-        radial = self.radial(distance)
+        radial = self.functions(distance)
         if torch.is_grad_enabled() and self.coefficients.requires_grad:
             # neither weighted_rows nor an einsum: their gradients are four times slower
             return (radial[:, :, None] * self.coefficients.index_select(0, pair)).sum(1)
@@ -181,30 +214,24 @@ class TwoCentre(nn.Module):
     def fit(
         self,
         samples: Iterable[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]],
-        ridge: float = 1e-4,
     ) -> None:
         """Least squares of functions and on-site means to blocks.
 
         Args:
             samples: of each batch (element of each atom [N], on-site blocks [N, K, K], element_i [P], element_j [P],
                 distance [P], bond-frame blocks [P, K, K]).
-            ridge: added to the normal matrix, relative to its mean diagonal.
         """
         n2, k, c = self.coefficients.shape
         normal, right = self.coefficients.new_zeros(n2, k, k), self.coefficients.new_zeros(n2, k, c)
         total, count = torch.zeros_like(self.onsite), self.onsite.new_zeros(self.n_elements)
         for element, onsite, element_i, element_j, distance, blocks in samples:
             pair = element_i * self.n_elements + element_j
-            g = self.radial(distance)
+            g = self.functions(distance)
             y = self.frame.to_components(blocks.double())
             normal.index_add_(0, pair, g[:, :, None] * g[:, None, :])
             right.index_add_(0, pair, g[:, :, None] * y[:, None, :])
             total.index_add_(0, element, onsite.double())
             count.index_add_(0, element, torch.ones_like(element, dtype=count.dtype))
-        size = normal.diagonal(dim1=1, dim2=2).mean(1)
-        eye = torch.eye(k, dtype=normal.dtype, device=normal.device)
-        seen = size > 0
-        normal = normal + (ridge * size + (~seen).to(size)).reshape(-1, 1, 1) * eye
-        self.coefficients.copy_(torch.linalg.solve(normal, right))
+        self.coefficients.copy_(ridge_regression(normal, right, self.ridge))
         mean = (total / count.clamp(min=1)[:, None, None]).reshape(self.n_elements, -1)
         self.onsite.copy_((mean @ self.invariant.T @ self.invariant).reshape(self.onsite.shape))

@@ -10,6 +10,7 @@ from torch import Tensor
 from schnorb_t.physics.eigen import pad, solve
 from schnorb_t.physics.occupations import DEGENERATE, ZERO_TEMPERATURE, Smearing, level_mask, occupations
 from schnorb_t.physics.spectral import spectral_matrix
+from schnorb_t.units import KELVIN
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,21 @@ def density_matrix(state: ElectronicState) -> Tensor:
     """P = C diag(f) C^T, [B, M, M], 0 in padding; Tr(P S) is the number of electrons. Exact gradients."""
     slopes, resolution = _filling_slopes(state)
     return state.function(state.occupations, slopes, resolution, -slopes)
+
+
+def thermal_density_matrix(
+    hamiltonian: Tensor, overlap: Tensor, orbital_mask: Tensor, n_electrons: Tensor, temperature: float
+) -> Tensor:
+    """Density matrix [B, M, M] at an electronic temperature, 0 in padding; for networks that take it as input.
+
+    Args:
+        hamiltonian, overlap: [B, M, M], Eh and dimensionless; padding is ignored.
+        orbital_mask: [B, M] bool.
+        n_electrons: [B].
+        temperature: K; 0: levels are full or empty.
+    """
+    smearing = Smearing("fermi-dirac", temperature * KELVIN) if temperature else ZERO_TEMPERATURE
+    return density_matrix(electronic_state(hamiltonian, overlap, orbital_mask, n_electrons, smearing))
 
 
 def energy_weighted_density_matrix(state: ElectronicState) -> Tensor:

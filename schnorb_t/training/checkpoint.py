@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from schnorb_t.basis import Basis
 from schnorb_t.errors import UserError
 from schnorb_t.files import atomic_write, wrong_file
-from schnorb_t.nn.base import network
+from schnorb_t.nn.base import MatrixNetwork
 from schnorb_t.nn.ensemble import EnsembleModel
-from schnorb_t.nn.model import MatrixModel
+from schnorb_t.training.networks import DEFAULT, build_network
 
 #: Raised whenever an old file would be read wrongly; ``_MIGRATIONS[n]`` turns an entry of format n into n + 1.
 FORMAT = 4
@@ -53,14 +52,32 @@ def _without_envelope(entry: dict[str, Any], weights: dict[str, torch.Tensor]) -
 _UNNAMED_CONSTANTS = {
     "limit_atoms": [4.0, 8.0],
     "limit_pairs": [16.0, 32.0],
+    "cutoff_power": 6,
+    "filter_channels": 16,
+    "product_l_max": 2,
     "neighbours": 10.0,
+    "triangle_l_max": 2,
+    "charge_widths": [0.8, 3.0],
     "response_potential": 20.0,
     "response_field": 40.0,
+    "two_centre_shortest": 0.7,
+    "two_centre_width": 1.3,
     "two_centre_decay": 1.0,
+    "two_centre_ridge": 1e-4,
+    "scale_floor": 1e-5,
+    "overlap_scale_floor": 1e-6,
+    "scale_bins": 24,
+    "scale_bin_width": 0.5,
+    "scale_steepest": 3.0,
+    "scale_spread": 0.1,
+    "overlap_step": 0.02,
     "shrink": [0.9, 0.995],
     "shrink_orthogonal": [0.98, 0.999],
+    "prior_temperature": 300.0,
     "prior_widths": [0.8, 1.5, 3.0],
     "prior_ranges": [1.0, 2.0],
+    "prior_softening": 1e-6,
+    "prior_narrowest": 1e-3,
     "prior_limit": 8.0,
 }
 
@@ -86,13 +103,13 @@ class ModelCard:
     """What a checkpoint says of its model.
 
     Attributes:
-        arguments: of ``MatrixModel`` besides the basis.
+        arguments: of the network besides the basis.
         basis: shells and functions of the elements it knows.
         level: level of theory of the labels.
         target: ``"wqao"``, ``"full"``, ...
         training_groups: identities of the molecules in training or validation (``group`` in the store).
         network: name of the architecture (``nn.base``).
-        members: of an ensemble, the arguments of each ``MatrixModel``; ``arguments`` is empty then.
+        members: of an ensemble, the arguments of each network; ``arguments`` is empty then.
     """
 
     arguments: dict[str, Any]
@@ -101,7 +118,7 @@ class ModelCard:
     target: str
     training_groups: tuple[str, ...] = ()
     members: tuple[dict[str, Any], ...] = ()
-    network: str = MatrixModel.name
+    network: str = DEFAULT
 
     @property
     def method(self) -> str:
@@ -178,7 +195,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         while entry["format"] < FORMAT:
             entry = _MIGRATIONS[entry["format"]](entry, content["state_dict"])
         arguments = entry["arguments"] if entry["members"] else _named(entry["arguments"])
-        content[KEY] = {"network": MatrixModel.name} | entry
+        content[KEY] = {"network": DEFAULT} | entry
         content[KEY] |= {"arguments": arguments, "members": [_named(m) for m in entry["members"]]}
         for part in ("basis", "level", "target", "training_groups"):
             entry[part]
@@ -188,7 +205,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def load_model(path: str | Path) -> tuple[MatrixModel | EnsembleModel, ModelCard]:
+def load_model(path: str | Path) -> tuple[MatrixNetwork, ModelCard]:
     """Model (in eval mode, averaged weights, CPU) and card from a checkpoint.
 
     Raises:
@@ -206,9 +223,9 @@ def load_model(path: str | Path) -> tuple[MatrixModel | EnsembleModel, ModelCard
         entry["network"],
     )
 
-    def built(arguments: dict[str, Any], prefix: str) -> MatrixModel:
+    def built(arguments: dict[str, Any], prefix: str) -> MatrixNetwork:
         try:
-            model = network(card.network)(card.basis, **arguments)
+            model = build_network(card.network, card.basis, arguments)
         except ValueError as error:
             raise UserError(f"{path}: {error}; was it written by a newer version? Update schnorb_t") from None
         weights = {k[len(prefix) :]: v for k, v in content["state_dict"].items() if k.startswith(prefix)}
@@ -218,6 +235,7 @@ def load_model(path: str | Path) -> tuple[MatrixModel | EnsembleModel, ModelCard
             raise UserError(f"{path}: the weights do not fit the model described beside them: {error}") from None
         return model
 
+    model: MatrixNetwork
     if card.members:
         model = EnsembleModel([built(a, f"model.members.{k}.") for k, a in enumerate(card.members)])
     else:
@@ -225,7 +243,7 @@ def load_model(path: str | Path) -> tuple[MatrixModel | EnsembleModel, ModelCard
     return model.eval(), card
 
 
-def load_single(path: str | Path) -> tuple[MatrixModel, ModelCard]:
+def load_single(path: str | Path) -> tuple[MatrixNetwork, ModelCard]:
     """As ``load_model``, where an ensemble is of no use.
 
     Raises:
@@ -237,7 +255,7 @@ def load_single(path: str | Path) -> tuple[MatrixModel, ModelCard]:
     return model, card
 
 
-def write_checkpoint(path: str | Path, model: nn.Module, card: ModelCard, config: str) -> None:
+def write_checkpoint(path: str | Path, model: MatrixNetwork, card: ModelCard, config: str) -> None:
     """A checkpoint without the state of a training; the file appears whole.
 
     Args:
@@ -247,7 +265,7 @@ def write_checkpoint(path: str | Path, model: nn.Module, card: ModelCard, config
         UserError: the system refuses.
     """
     if card.arguments and not card.arguments.get("constants"):
-        card = replace(card, arguments={**card.arguments, "constants": model.constants})
+        card = replace(card, arguments={**card.arguments, "constants": model.constants.to_dict()})
     content = {
         "state_dict": {f"model.{k}": v for k, v in model.state_dict().items()},
         KEY: {**card.to_entry(), "config": config},

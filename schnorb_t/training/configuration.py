@@ -27,12 +27,13 @@ from pytorch_lightning.callbacks import EarlyStopping
 
 from schnorb_t.data.datamodule import MatrixDataModule
 from schnorb_t.errors import ConfigurationError
-from schnorb_t.nn.model import MatrixModel
+from schnorb_t.nn.base import network
 from schnorb_t.physics.occupations import Smearing
 from schnorb_t.training.callbacks import RunCheckpoint
 from schnorb_t.training.ema import ExponentialMovingAverage
 from schnorb_t.training.losses import Output
 from schnorb_t.training.module import DEFAULT_OUTPUTS, MatrixModule
+from schnorb_t.training.networks import DEFAULT
 
 #: The package's own configurations: beside the code where it is installed, beside the package in its repository.
 CONFIGURATIONS = [folder / "configs" for folder in list(Path(__file__).parents)[1:3]]
@@ -108,8 +109,47 @@ def _with_found_configurations(argv: Sequence[str]) -> list[str]:
     return out
 
 
-def make_parser(prog: str | None = None, description: str | None = None) -> ConfigurationParser:
-    """The parser of configurations: of a command line, of YAML, of a dict."""
+def asked_architecture(config: str | os.PathLike | Mapping[str, Any] | Sequence[str]) -> str:
+    """``model.architecture`` of a configuration that is not parsed yet, which tells the keys of ``model.network``."""
+    if isinstance(config, Mapping):
+        if isinstance(config.get("config"), str | os.PathLike):
+            below = asked_architecture(config["config"])
+        else:
+            below = DEFAULT
+        model = config.get("model")
+        nested = model.get("architecture") if isinstance(model, Mapping) else None
+        return str(config.get("model.architecture", nested) or below)
+    if isinstance(config, str | os.PathLike):
+        try:
+            tree = yaml.safe_load(Path(find_configuration(config)).read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            return DEFAULT  # parsing will tell
+        return asked_architecture(tree) if isinstance(tree, dict) else DEFAULT
+    found, words = DEFAULT, iter(config)
+    for word in words:
+        option, has_value, value = word.partition("=")
+        if option in ("--model.architecture", "--config", "-c"):
+            value = value if has_value else next(words, "")
+            found = value if option == "--model.architecture" else asked_architecture(value)
+    return found
+
+
+def make_parser(
+    prog: str | None = None, description: str | None = None, architecture: str = DEFAULT
+) -> ConfigurationParser:
+    """The parser of configurations: of a command line, of YAML, of a dict.
+
+    Args:
+        prog, description: for its help.
+        architecture: whose arguments stand under ``model.network``.
+
+    Raises:
+        ConfigurationError: unknown architecture.
+    """
+    try:
+        kind = network(architecture)
+    except ValueError as error:
+        raise ConfigurationError(f"model.architecture: {error}") from None
     parser = ConfigurationParser(
         prog=prog,
         description=description,
@@ -137,19 +177,20 @@ def make_parser(prog: str | None = None, description: str | None = None) -> Conf
         MatrixModule, "model", skip={"basis", "cutoff", "network"}, instantiate=False, sub_configs=True
     )
     parser.add_class_arguments(
-        MatrixModel,
+        kind,
         "model.network",
-        skip={"basis", "cutoff", "prior", "constants"},
+        skip={"basis", "cutoff", "prior", "constants", "density"},
         instantiate=False,
         sub_configs=True,
     )
-    parser.add_argument(
-        "--model.network.prior",
-        type=str | None,
-        default=None,
-        help="checkpoint, or name of a model of the package, of a cheaper method, whose electronic structure the "
-        "network takes as input; becomes part of the model",
-    )
+    if "prior" in kind.defaults():
+        parser.add_argument(
+            "--model.network.prior",
+            type=str | None,
+            default=None,
+            help="checkpoint, or name of a model of the package, of a cheaper method, whose electronic structure the "
+            "network takes as input; becomes part of the model",
+        )
     parser.add_class_arguments(L.Trainer, "trainer", instantiate=False, fail_untyped=False, sub_configs=True)
     for key, kind in (
         ("checkpoint", RunCheckpoint),
@@ -188,7 +229,7 @@ def parse_configuration(
     Raises:
         ConfigurationError: an unknown key, or a value of the wrong type.
     """
-    parser = parser or make_parser()
+    parser = parser or make_parser(architecture=asked_architecture(config))
     if isinstance(config, str | os.PathLike):
         config = ["--config", os.fspath(config)]
     if isinstance(config, Mapping):

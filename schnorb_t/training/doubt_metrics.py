@@ -16,9 +16,7 @@ from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 
 from schnorb_t import keys
-from schnorb_t.nn.ensemble import EnsembleModel
-from schnorb_t.nn.level_deviations import standard_deviations
-from schnorb_t.nn.model import MatrixModel
+from schnorb_t.nn.base import MatrixNetwork
 from schnorb_t.physics.eigen import frontier, solve
 from schnorb_t.units import HARTREE
 
@@ -65,7 +63,7 @@ class DoubtErrors:
     @torch.no_grad()
     def update(
         self,
-        model: MatrixModel | EnsembleModel,
+        model: MatrixNetwork,
         batch: dict[str, Tensor],
         out: dict[str, Tensor],
         energies: Tensor,
@@ -80,9 +78,9 @@ class DoubtErrors:
             energies, coefficients: its orbitals, [B, M] Eh and [B, M, M].
         """
         mask, n = batch[keys.ORBITAL_MASK], batch[keys.N_OCCUPIED]
-        if isinstance(model, EnsembleModel) and keys.MEMBER_HAMILTONIAN not in out:
-            out = model(batch)
-        deviation = standard_deviations(model, out, energies, coefficients, mask)
+        deviation = model.standard_deviations(out, energies, coefficients, mask)
+        if deviation is None and model.knows_doubt:  # of an ensemble, ``matrices`` says nothing of members
+            deviation = model.standard_deviations(model(batch), energies, coefficients, mask)
         if deviation is None:
             raise ValueError("the model does not know doubt")
         wanted, _ = solve(batch[keys.HAMILTONIAN], batch[keys.OVERLAP], mask)

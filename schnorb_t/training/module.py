@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import pytorch_lightning as L
 import torch
 from ase.data import chemical_symbols
-from e3nn import o3
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
@@ -18,12 +16,13 @@ from schnorb_t import keys
 from schnorb_t.basis import Basis
 from schnorb_t.data.batch import to_device
 from schnorb_t.errors import ConfigurationError, UserError
+from schnorb_t.nn.base import MatrixNetwork, network
 from schnorb_t.nn.matrix_product import LAYOUT as PRIOR_LAYOUT
-from schnorb_t.nn.model import MatrixModel
 from schnorb_t.nn.overlap import to_orthogonal
 from schnorb_t.physics.occupations import Smearing
 from schnorb_t.training.checkpoint import KEY, ModelCard, find_model, load_single
 from schnorb_t.training.losses import MATRICES, QUANTITIES, SMEARING, Output, Quantities
+from schnorb_t.training.networks import DEFAULT, build_network
 from schnorb_t.training.prior_cache import PriorCache
 from schnorb_t.training.property_metrics import property_errors
 from schnorb_t.training.transfer import Taken, start_from
@@ -35,47 +34,26 @@ DEFAULT_OUTPUTS = (
 )
 
 
-#: Arguments of a network that must be 1 or more, and those that may also be 0.
-_POSITIVE = ("interactions", "n_radial", "hidden", "product_channels", "two_centre_radial")
-_COUNTS = ("pair_layers", "triangle_channels", "charge_channels", "chain_channels", "doubt_members", "envelope")
-
-
-def check_network(arguments: Mapping[str, Any]) -> None:
-    """Refuse values that no network can have.
+def check_network(name: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse values that no network of this name can have.
 
     Raises:
         ConfigurationError: names the argument and what it may be.
     """
-    known = {*inspect.signature(MatrixModel).parameters} - {"basis"}
-    if unknown := [name for name in arguments if name not in known]:
+    try:
+        kind = network(name)
+    except ValueError as error:
+        raise ConfigurationError(f"model.architecture: {error}") from None
+    known = {*kind.defaults()}
+    if unknown := [argument for argument in arguments if argument not in known]:
         raise ConfigurationError(
             f"model.network: no argument {', '.join(unknown)}; known: {', '.join(sorted(known - {'cutoff'}))}"
         )
-
-    def refuse(name: str, wanted: str) -> None:
-        raise ConfigurationError(f"model.network.{name}: must be {wanted}, got {arguments[name]}")
-
-    for names, least in ((_POSITIVE, 1), (_COUNTS, 0)):
-        for name in names:
-            if name in arguments and not arguments[name] >= least:
-                refuse(name, f"{least} or more")
-    for name in ("message_cutoff", "triangle_cutoff", "cutoff"):
-        if name in arguments and not 0 < arguments[name] < math.inf:
-            refuse(name, "a length above 0, Å")
-    if "pair_channels" in arguments and not (arguments["pair_channels"] and min(arguments["pair_channels"]) >= 1):
-        refuse("pair_channels", "one number or more, each 1 or more")
-    if "irreps" in arguments:
-        try:
-            irreps = o3.Irreps(arguments["irreps"])
-        except ValueError:
-            refuse("irreps", "irreps with channels, such as 64x0e+32x1o+16x1e+32x2e+16x2o")
-        if len({ir for _, ir in irreps}) < len(irreps):
-            refuse("irreps", "irreps of which each stands once")
-        if irreps.count("0e") < 1:
-            refuse("irreps", "irreps with 0e among them")
+    for argument, wanted in kind.faults(arguments):
+        raise ConfigurationError(f"model.network.{argument}: must be {wanted}, got {arguments[argument]}")
 
 
-def check_prior(name: str, prior: MatrixModel, basis: Basis, cutoff: float) -> None:
+def check_prior(name: str, prior: MatrixNetwork, basis: Basis, cutoff: float) -> None:
     """Refuse a prior that says nothing of the elements to be learned, or that sees other pairs.
 
     Raises:
@@ -97,12 +75,12 @@ def check_prior(name: str, prior: MatrixModel, basis: Basis, cutoff: float) -> N
 
 
 class MatrixModule(L.LightningModule):
-    """Trains a ``MatrixModel``.
+    """Trains a network.
 
     Args:
         basis: of the labels; the command takes it from the data.
-        network: arguments of ``MatrixModel`` besides basis and cutoff; ``prior`` may be a checkpoint's path or the name
-            of a model of the package.
+        network: arguments of the architecture besides basis and cutoff; ``prior`` may be a checkpoint's path or the
+            name of a model of the package.
         cutoff: Å, pairs farther apart have no block.
         outputs: the losses.
         learning_rate: at its height.
@@ -116,6 +94,7 @@ class MatrixModule(L.LightningModule):
             what it knows of chemistry (``training.transfer``).
         prior_memory: GiB of memory for what a prior says of the molecules, which is then computed once for each instead
             of in every epoch.
+        architecture: name of the network (``schnorb_t.nn.base``).
 
     Raises:
         ConfigurationError: values that cannot be; a prior that does not fit.
@@ -135,17 +114,24 @@ class MatrixModule(L.LightningModule):
         smearing: Smearing = SMEARING,
         start_from: str | None = None,
         prior_memory: float = 1.0,
+        architecture: str = DEFAULT,
     ):
         super().__init__()
         self.arguments, prior = {**(network or {}), "cutoff": cutoff}, None
         self.arguments = {k: list(v) if isinstance(v, tuple) else v for k, v in self.arguments.items()}
-        check_network(self.arguments)
+        check_network(architecture, self.arguments)
         if isinstance(self.arguments.get("prior"), str):
             prior, card = load_single(find_model(self.arguments["prior"]))
             check_prior(self.arguments["prior"], prior, basis, cutoff)
+            if card.network != architecture:
+                raise ConfigurationError(
+                    f"model.network.prior: {self.arguments['prior']} is of the architecture {card.network}, "
+                    f"not {architecture}"
+                )
             self.arguments["prior"] = {"basis": card.basis.to_json(), "arguments": card.arguments}
-        self.model = MatrixModel(basis, **self.arguments)
-        self.arguments["constants"] = self.model.constants
+        self.model = build_network(architecture, basis, self.arguments)
+        self.architecture = architecture
+        self.arguments["constants"] = self.model.constants.to_dict()
         if prior is not None:
             self.model.prior.model.load_state_dict(prior.state_dict())
         self._prior_cache = None if self.model.prior is None else PriorCache(self.model.prior.count, prior_memory)
@@ -211,14 +197,21 @@ class MatrixModule(L.LightningModule):
         store = data.store
         seen = {str(store.groups[i]) for name in ("train", "val") for i in data.split[name]}
         seen.update(self.seen_before() if earlier is None else earlier)
-        self.card = ModelCard(self.arguments, store.basis, store.level, store.target, tuple(sorted(seen)))
+        self.card = ModelCard(
+            self.arguments,
+            store.basis,
+            store.level,
+            store.target,
+            tuple(sorted(seen)),
+            network=self.architecture,
+        )
 
     def seen_before(self) -> tuple[str, ...]:
         """Identities of the molecules that the model which this one starts from was trained on."""
         return load_single(find_model(self.start_from))[1].training_groups if self.start_from else ()
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Blocks and matrices of a batch, as ``MatrixModel.forward``."""
+        """Blocks and matrices of a batch, as ``MatrixNetwork.forward``."""
         return self.model(batch)
 
     def on_before_batch_transfer(self, batch: dict[str, Tensor], _: int) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from schnorb_t import keys
 from schnorb_t.data.batch import records_to_batch, to_device
 from schnorb_t.data.batch_sizes import batches_by_size
 from schnorb_t.data.store import Store
-from schnorb_t.nn.model import MatrixModel
+from schnorb_t.nn.base import MatrixNetwork
 from schnorb_t.physics.occupations import Smearing
 from schnorb_t.training.losses import PROJECTED_DOS, SMEARING, Output, Quantities
 from schnorb_t.training.report import write_json
@@ -32,7 +32,7 @@ def unit(name: str) -> str:
 
 @torch.no_grad()
 def property_errors(
-    model: MatrixModel, store: Store, indices: Sequence[int], outputs: Sequence[Output], smearing: Smearing = SMEARING
+    model: MatrixNetwork, store: Store, indices: Sequence[int], outputs: Sequence[Output], smearing: Smearing = SMEARING
 ) -> dict[str, float]:
     """Mean absolute error of each property (distance of projected densities of states), in its unit.
 
@@ -61,7 +61,7 @@ def property_errors(
     return {output.name: total[output.name] / count[output.name] for output in outputs}
 
 
-def two_centre_start(model: MatrixModel, data: Any) -> MatrixModel:
+def two_centre_start(model: MatrixNetwork, data: Any) -> MatrixNetwork:
     """The model as it stands before its network has learned anything: two-centre fits to the training matrices alone.
 
     Args:
@@ -71,16 +71,12 @@ def two_centre_start(model: MatrixModel, data: Any) -> MatrixModel:
     device = next(iter(model.parameters())).device
     start = copy.deepcopy(model)
     start.fit_reference(lambda: (to_device(batch, device) for batch in data.training_batches()))
-    with torch.no_grad():
-        for part in (start.onsite_blocks, start.offsite_blocks):
-            for weight in part.parameters():
-                weight.zero_()
-    start.electrostatics = None
+    start.drop_learned()
     return start
 
 
 def compare_with_start(
-    model: MatrixModel, data: Any, outputs: Sequence[Output], smearing: Smearing = SMEARING
+    model: MatrixNetwork, data: Any, outputs: Sequence[Output], smearing: Smearing = SMEARING
 ) -> dict[str, Any]:
     """Errors on the test molecules (validation molecules where there are none), start and end.
 
@@ -104,7 +100,7 @@ def compare_with_start(
 
 
 def write_comparison(
-    folder: str | Path, model: MatrixModel, data: Any, outputs: Sequence[Output], smearing: Smearing = SMEARING
+    folder: str | Path, model: MatrixNetwork, data: Any, outputs: Sequence[Output], smearing: Smearing = SMEARING
 ) -> dict[str, Any]:
     """``compare_with_start`` to ``property_metrics.json`` and to the terminal."""
     result = compare_with_start(model, data, outputs, smearing)

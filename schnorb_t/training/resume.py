@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ import yaml
 from schnorb_t.basis import Basis
 from schnorb_t.data.header import theory
 from schnorb_t.errors import UserError
-from schnorb_t.nn.constants import complete
-from schnorb_t.nn.model import MatrixModel
+from schnorb_t.nn.base import network
+from schnorb_t.nn.constants import Constants
 from schnorb_t.training.checkpoint import KEY, read_checkpoint
+from schnorb_t.training.networks import DEFAULT
 
 #: What a checkpoint holds besides its model when its training can go on.
 TRAINING_STATE = ("epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers")
@@ -48,7 +48,14 @@ class Resumed:
     comparable: bool
 
 
-def check_resume(path: str | Path, arguments: Mapping[str, Any], basis: Basis, level: Mapping, config: str) -> Resumed:
+def check_resume(
+    path: str | Path,
+    arguments: Mapping[str, Any],
+    basis: Basis,
+    level: Mapping,
+    config: str,
+    architecture: str = DEFAULT,
+) -> Resumed:
     """Read what a training is to go on from, and compare it with what is asked for now.
 
     Args:
@@ -57,6 +64,7 @@ def check_resume(path: str | Path, arguments: Mapping[str, Any], basis: Basis, l
         basis: of the labels now.
         level: of theory of the labels now.
         config: of the run now, YAML.
+        architecture: name of the network asked for now.
 
     Raises:
         UserError: no such checkpoint, damaged, of another format, without state of a training; of another network,
@@ -71,7 +79,12 @@ def check_resume(path: str | Path, arguments: Mapping[str, Any], basis: Basis, l
         )
     if entry.get("members"):
         raise UserError(f"{path}: an ensemble; go on with the training of one of its members")
-    was, now = _with_defaults(entry["arguments"]), _with_defaults(arguments)
+    if entry["network"] != architecture:
+        raise UserError(
+            f"{path}: of another network ({entry['network']}, now {architecture}); give the same model.architecture, "
+            "or begin a new training without --ckpt_path"
+        )
+    was, now = (_with_defaults(architecture, a) for a in (entry["arguments"], arguments))
     if differ := sorted(name for name in {*was, *now} if was.get(name) != now.get(name)):
         values = ", ".join(f"{name} {_short(was.get(name))}, now {_short(now.get(name))}" for name in differ)
         raise UserError(
@@ -98,12 +111,10 @@ def check_resume(path: str | Path, arguments: Mapping[str, Any], basis: Basis, l
     )
 
 
-def _with_defaults(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _with_defaults(architecture: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Every argument of a network, those that were not given with their default; tuples as lists."""
-    parameters = inspect.signature(MatrixModel).parameters.values()
-    out = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-    out |= arguments
-    out["constants"] = complete(out["constants"])
+    out = {**network(architecture).defaults(), **arguments}
+    out["constants"] = Constants.of(out.get("constants")).to_dict()
     return {name: list(value) if isinstance(value, tuple) else value for name, value in out.items()}
 
 

@@ -33,7 +33,12 @@ from schnorb_t.errors import ConfigurationError, UserError, system_fault
 from schnorb_t.files import write_text
 from schnorb_t.training.callbacks import RunCheckpoint, WholeFileIO
 from schnorb_t.training.checkpoint import load_single
-from schnorb_t.training.configuration import ConfigurationParser, make_parser, parse_configuration
+from schnorb_t.training.configuration import (
+    ConfigurationParser,
+    asked_architecture,
+    make_parser,
+    parse_configuration,
+)
 from schnorb_t.training.ema import ExponentialMovingAverage
 from schnorb_t.training.module import MatrixModule
 from schnorb_t.training.resume import Resumed, check_resume
@@ -250,7 +255,9 @@ def train(
         UserError: a configuration, data or a checkpoint that cannot be used, a disk that cannot be written to; one
             line. Faults of the code keep their own type and traceback.
     """
-    parser = parser or make_parser()
+    if parser is None:
+        asked = config.model.architecture if isinstance(config, Namespace) else asked_architecture(config)
+        parser = make_parser(architecture=asked)
     if not isinstance(config, Namespace):
         config = parse_configuration(config, parser)
     console = Console()
@@ -300,7 +307,7 @@ def _prepare(run: _Run, tell: Callable[[str], None]) -> Resumed | None:
             tell(f"{module.start_from}: {taken} is taken from it")
         _leave_out_seen(run, tell)
         return None
-    resumed = check_resume(path, module.arguments, data.basis, data.store.level, run.text)
+    resumed = check_resume(path, module.arguments, data.basis, data.store.level, run.text, module.architecture)
     most = run.config.trainer.max_epochs
     if most is not None and 0 <= most < resumed.epochs:
         raise ConfigurationError(

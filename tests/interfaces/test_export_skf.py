@@ -19,7 +19,6 @@ from schnorb_t.interfaces.slater_koster_files import (
     taper,
     valence_shells,
 )
-from schnorb_t.nn.assembly import matrix_from_blocks
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.physics.skf import read_skf_set
 from schnorb_t.physics.slater_koster import SlaterKoster
@@ -71,7 +70,7 @@ def two_centre_matrices(model, numbers, positions):
 
     def matrix(part):
         blocks = part.onsite[g.element], part.bond_blocks(g.element_i, g.element_j, g.distance)
-        return matrix_from_blocks(*model.geometry.symmetric(*blocks, g), batch)
+        return model.geometry.symmetric(*blocks, g).padded()
 
     with torch.no_grad():
         h, s = matrix(model.two_centre), model.overlap0(g)

@@ -12,6 +12,7 @@ from schnorb_t.interfaces.slater_koster_files import two_centre_integrals
 from schnorb_t.nn.ensemble import EnsembleModel, level_spread
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.physics.eigen import solve
+from schnorb_t.physics.state import thermal_density_matrix
 from tests.nn.molecules import minimal_basis, split_basis, structures, valence_basis
 
 pytest.importorskip("pyscf")
@@ -21,7 +22,7 @@ PRIOR = {"basis": valence_basis().to_json(), "arguments": NETWORK}
 
 def member(seed: int, prior: dict | None = PRIOR, basis=None) -> MatrixModel:
     torch.manual_seed(seed)
-    net = MatrixModel(basis or minimal_basis(), **NETWORK, prior=prior)
+    net = MatrixModel(basis or minimal_basis(), **NETWORK, prior=prior, density=thermal_density_matrix)
     with torch.no_grad():
         for part in (net.two_centre, net.overlap_two_centre) if net.basis.projected else (net.two_centre,):
             part.coefficients.normal_(0, 0.01)

@@ -1,5 +1,7 @@
 """Limits on features: nothing changes for molecules, nothing overflows for anything."""
 
+import dataclasses
+
 import pytest
 import torch
 from ase.build import molecule
@@ -61,7 +63,7 @@ def test_a_model_whose_limits_act_is_equivariant():
             return torch.linalg.eigvalsh(model(batch)[keys.HAMILTONIAN])
 
     free = levels(positions)
-    model.constants |= {"limit_atoms": (0.1, 0.2), "limit_pairs": (0.1, 0.2)}
+    model.constants = dataclasses.replace(model.constants, limit_atoms=(0.1, 0.2), limit_pairs=(0.1, 0.2))
     before, after = levels(positions), levels([p @ turn.T for p in positions])
     assert (before - free).abs().max() > 1e-3  # they do act
     torch.testing.assert_close(after, before, rtol=0, atol=1e-11)

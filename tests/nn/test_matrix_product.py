@@ -54,7 +54,7 @@ def test_against_an_explicit_product():
         filters = layer.filters(g.element_i, g.element_j, g.distance)
     assert not torch.equal(atoms["1o"], x["1o"]) and torch.equal(atoms["2e"], x["2e"])
     strength, back = filters.split((2 * C, sum(layer.to_pairs.widths_in)), 1)
-    strength = strength * polynomial_cutoff(g.distance, 10.0)[:, None]
+    strength = strength * polynomial_cutoff(g.distance, 10.0, 6)[:, None]
     turn = torch.zeros(p, 4, 4, dtype=torch.float64)
     turn[:, 0, 0], turn[:, 1:, 1:] = 1.0, g.wigner[1]
     full = torch.zeros(2 * C, 4 * n, 4 * n, dtype=torch.float64)

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from schnorb_t import keys
 from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.nn.model import MatrixModel
+from schnorb_t.physics.state import thermal_density_matrix
 from tests.nn.molecules import minimal_basis, split_basis, structures, valence_basis
 from tests.test_basis_and_conventions import standard_wigner
 
@@ -43,7 +44,8 @@ def model(request, kind, basis):
     torch.manual_seed(0)
     irreps = "16x0e+8x1o+8x1e+8x2e+4x2o" + ("" if basis.l_max < 2 else "+4x3o+4x3e+4x4e")
     given = prior() if "prior" in kind else None
-    net = MatrixModel(basis, irreps, pair_channels=(24, 8, 12, 8), hidden=32, product_channels=8, prior=given)
+    arguments = dict(pair_channels=(24, 8, 12, 8), hidden=32, product_channels=8, prior=given)
+    net = MatrixModel(basis, irreps, **arguments, density=thermal_density_matrix)
     nets = [net] if given is None else [net, net.prior.model]
     with torch.no_grad():  # a two-centre part that is not zero, without labels
         for part in (p for n in nets for p in (n.two_centre, getattr(n, "overlap_two_centre", None)) if p is not None):

@@ -7,7 +7,6 @@ import torch
 
 from schnorb_t import keys
 from schnorb_t.data.batch import structures_to_batch
-from schnorb_t.nn.assembly import matrix_from_blocks
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.nn.overlap import overlap_power, to_orthogonal
 from schnorb_t.training.losses import Output, Quantities
@@ -48,7 +47,7 @@ def test_matrices_are_those_of_the_orthogonal_functions(model):
     batch = batch_of(model)
     with torch.no_grad():
         out = model(batch)
-        orthogonal = matrix_from_blocks(*model.blocks(batch)["hamiltonian"], batch)
+        orthogonal = model.blocks(batch)["hamiltonian"].padded()
     inverse = overlap_power(out[keys.OVERLAP], batch[keys.ORBITAL_MASK], -0.5)
     again = inverse @ out[keys.HAMILTONIAN] @ inverse
     assert (again - orthogonal).abs().max() < 1e-9 * orthogonal.abs().max()

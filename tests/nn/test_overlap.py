@@ -11,6 +11,7 @@ from schnorb_t.reference.pyscf import basis_from_pyscf
 from tests.nn.molecules import structures
 
 pytest.importorskip("pyscf")
+LIMITS = 0.9, 0.995
 
 
 def reference_overlap(name, numbers, positions):
@@ -53,7 +54,7 @@ def test_positive_definite_whatever_the_change(size):
         change[k, :n, :n] = -size * x @ x.T / np.linalg.norm(x @ x.T, 2)
     mask = torch.ones(2, 9, dtype=torch.bool)
     mask[1, 5:] = False
-    s = positive_definite(torch.tensor(s0), torch.tensor(change), mask).numpy()
+    s = positive_definite(torch.tensor(s0), torch.tensor(change), mask, *LIMITS).numpy()
     assert (s[1, 5:] == 0).all()
     for k, n in enumerate((9, 5)):
         assert np.linalg.eigvalsh(s[k, :n, :n]).min() > 0.005 * 0.99 * np.linalg.eigvalsh(s0[k, :n, :n]).min()
@@ -63,7 +64,7 @@ def test_positive_definite_whatever_the_change(size):
 
 def test_shrink_is_smooth_and_bounded():
     u = torch.linspace(-1, 50, 200001, dtype=torch.float64)
-    bounded = shrink(u) * u
+    bounded = shrink(u, *LIMITS) * u
     assert (bounded[u <= 0.9] == u[u <= 0.9]).all() and bounded.max() < 0.9951
     slope = bounded.diff() / u.diff()
     assert slope.diff().abs().max() < 0.01 and slope.min() > -1e-12

@@ -64,9 +64,10 @@ def test_a_prior_refuses_d_shells():
     from types import SimpleNamespace
 
     from schnorb_t.nn.prior import Prior
+    from schnorb_t.physics.state import thermal_density_matrix
 
     with pytest.raises(ValueError, match="one s and one p shell"):
-        Prior(SimpleNamespace(basis=xtb_basis([1, 16])), 2)
+        Prior(SimpleNamespace(basis=xtb_basis([1, 16])), 2, thermal_density_matrix)
 
 
 def test_orbital_order_is_ours():

@@ -9,8 +9,7 @@ from ase.build import molecule
 from schnorb_t import keys
 from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.errors import UserError
-from schnorb_t.nn import constants
-from schnorb_t.training.checkpoint import FORMAT, KEY, load_model, read_checkpoint, write_checkpoint
+from schnorb_t.training.checkpoint import FORMAT, KEY, load_model, read_checkpoint
 
 FOLDER = Path(__file__).parent / "checkpoints"
 #: of the sum of |H| (Eh) and of |S| over methanol, printed by the code that wrote the file
@@ -44,37 +43,6 @@ def test_a_checkpoint_of_the_future_is_refused(tmp_path):
     torch.save(content, tmp_path / "new.ckpt")
     with pytest.raises(UserError, match="newer"):
         read_checkpoint(tmp_path / "new.ckpt")
-
-
-def test_edited_constants_change_new_models_and_no_published_one(monkeypatch, tmp_path):
-    """Whether or not its checkpoint names them."""
-    atoms = molecule("CH3OH")
-
-    def matrices(path):
-        model, card = load_model(path)
-        with torch.no_grad():
-            return model(structures_to_batch([atoms.numbers], [atoms.positions], card.basis, model.cutoff)), model, card
-
-    path = FOLDER / "format3.ckpt"  # with a prior
-    before, model, card = matrices(path)
-    named = tmp_path / "named.ckpt"
-    write_checkpoint(named, model, card, "")
-    today = constants.complete()
-    for holder, name in constants._PLACES.values():
-        value = getattr(holder, name)
-        edited = tuple(0.9 * v for v in value) if isinstance(value, tuple) else 0.9 * value
-        monkeypatch.setattr(holder, name, edited)
-    assert all(today[k] != v for k, v in constants.complete().items())
-    for where in (path, named):
-        after, again, _ = matrices(where)
-        assert again.constants == again.prior.model.constants == today
-        assert all(torch.equal(after[key], value) for key, value in before.items())
-    arguments = {k: v for k, v in card.arguments.items() if k != "constants"}
-    new = type(model)(card.basis, **arguments).eval()
-    new.load_state_dict(model.state_dict())
-    with torch.no_grad():
-        out = new(structures_to_batch([atoms.numbers], [atoms.positions], card.basis, new.cutoff))
-    assert not torch.equal(out[keys.HAMILTONIAN], before[keys.HAMILTONIAN])
 
 
 def test_an_unknown_network_is_one_line(tmp_path):

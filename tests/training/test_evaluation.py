@@ -9,9 +9,9 @@ import scipy.linalg
 import torch
 
 from schnorb_t import keys
+from schnorb_t.block_matrix import BlockIndex, BlockMatrix
 from schnorb_t.data.batch import records_to_batch
 from schnorb_t.data.batch_sizes import MAX_PAIRS, batches_by_size
-from schnorb_t.nn.assembly import blocks_from_matrix, matrix_from_blocks
 from schnorb_t.training.evaluation import (
     DEGENERATE,
     OrbitalLevels,
@@ -45,10 +45,10 @@ class Echo(torch.nn.Module):
 
     def blocks(self, batch):
         changed = self.change(batch[keys.HAMILTONIAN], batch[keys.OVERLAP])
-        return [blocks_from_matrix(x, batch) for x in changed]
+        return [BlockMatrix.from_padded(x, BlockIndex.of(batch)) for x in changed]
 
     def matrices(self, blocks, batch):
-        h, s = (matrix_from_blocks(*b, batch) for b in blocks)
+        h, s = (b.padded() for b in blocks)
         return {keys.HAMILTONIAN: h, keys.OVERLAP: s}
 
 

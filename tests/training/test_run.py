@@ -105,6 +105,7 @@ def test_every_argument_of_network_and_losses_is_shown_with_its_meaning(capsys, 
         "basis",
         "cutoff",
         "constants",
+        "density",
         "return",
     }
     assert [output["name"] for output in shown["model"]["outputs"]][:2] == ["hamiltonian", "overlap"]

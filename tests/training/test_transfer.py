@@ -10,7 +10,7 @@ from schnorb_t.data.batch import records_to_batch, structures_to_batch
 from schnorb_t.data.datamodule import MatrixDataModule
 from schnorb_t.errors import UserError
 from schnorb_t.nn.model import MatrixModel
-from schnorb_t.physics.occupations import ZERO_TEMPERATURE
+from schnorb_t.physics.state import thermal_density_matrix
 from schnorb_t.training.checkpoint import ModelCard, load_model, write_checkpoint
 from schnorb_t.training.losses import Output
 from schnorb_t.training.module import MatrixModule
@@ -28,7 +28,7 @@ def save(model: MatrixModel, arguments: dict, path):
 
 def randomised(basis, arguments, seed):
     torch.manual_seed(seed)
-    net = MatrixModel(basis, **arguments)
+    net = MatrixModel(basis, **arguments, density=thermal_density_matrix)
     with torch.no_grad():
         for p in net.parameters():
             p.copy_(0.1 * torch.randn_like(p))
@@ -199,20 +199,23 @@ def test_training_with_a_prior(prior, tmp_path):
 def test_what_a_prior_must_fit():
     arguments = {"basis": valence_basis().restricted([1, 6]).to_json(), "arguments": ARGUMENTS}
     with pytest.raises(ValueError, match="does not know N, O"):
-        MatrixModel(minimal_basis(), **ARGUMENTS, prior=arguments)
+        MatrixModel(minimal_basis(), **ARGUMENTS, prior=arguments, density=thermal_density_matrix)
     arguments["basis"] = valence_basis().to_json()
+    with pytest.raises(ValueError, match="fills its levels"):
+        MatrixModel(minimal_basis(), **ARGUMENTS, prior=arguments)
     with pytest.raises(ValueError, match="cutoff"):
-        MatrixModel(minimal_basis(), **{**ARGUMENTS, "cutoff": 9.0}, prior=arguments)
+        MatrixModel(minimal_basis(), **{**ARGUMENTS, "cutoff": 9.0}, prior=arguments, density=thermal_density_matrix)
     arguments["basis"] = minimal_basis().to_json()
     with pytest.raises(ValueError, match="one s and one p"):
-        MatrixModel(minimal_basis(), **ARGUMENTS, prior=arguments)
+        MatrixModel(minimal_basis(), **ARGUMENTS, prior=arguments, density=thermal_density_matrix)
 
 
 def test_the_priors_charges_are_those_of_its_own_matrices(prior):
     net, _ = load_model(prior)
-    model = MatrixModel(minimal_basis(), **ARGUMENTS, prior={"basis": net.basis.to_json(), "arguments": ARGUMENTS})
+    given = {"basis": net.basis.to_json(), "arguments": ARGUMENTS}
+    model = MatrixModel(minimal_basis(), **ARGUMENTS, prior=given, density=thermal_density_matrix)
     model.prior.model.load_state_dict(net.state_dict())
-    model.prior.SMEARING = ZERO_TEMPERATURE
+    model.prior.temperature = 0.0
     numbers, positions = structures(("CH3CONH2", "H2O"))
     batch = structures_to_batch(numbers, positions, model.basis, 8.0)
     with torch.no_grad():
