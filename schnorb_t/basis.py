@@ -10,6 +10,7 @@ A network sees every atom through the same *slots*: the union of all elements' s
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -95,6 +96,11 @@ class GaussianShell:
         overlap = (2 * np.sqrt(np.outer(a, a)) / np.add.outer(a, a)) ** (self.l + 1.5)
         return c / np.sqrt(c @ overlap @ c)
 
+    def radial_coefficients(self) -> np.ndarray:
+        """[k] c of R(r) = r^l sum_k c_k exp(-a_k r^2) for which int R^2 r^2 dr = 1."""
+        a, power = np.array(self.exponents), self.l + 1.5
+        return self.normalised_coefficients() * np.sqrt(2 * (2 * a) ** power / math.gamma(power))
+
 
 @dataclass(frozen=True)
 class Basis:
@@ -150,6 +156,13 @@ class Basis:
             names = ", ".join(chemical_symbols[q] if 0 <= q < 119 else f"Z = {q}" for q in bad)
             raise KeyError(f"basis {self.name!r} has no shells for {names}; it knows {self.symbols()}")
         return table[z]
+
+    @cached_property
+    def element_row_table(self) -> np.ndarray:
+        """[119] int64: row of an element in tables over ``elements``; 0 for elements that the basis does not know."""
+        table = np.zeros(119, dtype=np.int64)
+        table[list(self.elements)] = np.arange(len(self.elements))
+        return table
 
     # ---- electrons: the one place that derives them from atomic numbers ----------------------------------------
 

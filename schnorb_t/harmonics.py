@@ -6,6 +6,7 @@ Slater-Koster blocks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -78,6 +79,21 @@ def wigner_d(rotations: Tensor, l_max: int) -> list[Tensor]:
         size = (2 * l - 1) ** 2
         products = out[l - 1].reshape(p, size, 1) * out[1].reshape(p, 1, 9)
         out.append((products.reshape(p, 9 * size) @ k).reshape(p, 2 * l + 1, 2 * l + 1))
+    return out
+
+
+def slot_rotations(wigner: Sequence[Tensor], layout: Sequence[int]) -> Tensor:
+    """[P, K, K], block-diagonal: the D^l of shells of these l, one behind the other (``Basis.layout``).
+
+    Args:
+        wigner: [P, 2l+1, 2l+1] of each l, as ``wigner_d`` gives them.
+        layout: l of each shell.
+    """
+    at, size = 0, sum(2 * l + 1 for l in layout)
+    out = wigner[0].new_zeros(len(wigner[0]), size, size)
+    for l in layout:
+        out[:, at : at + 2 * l + 1, at : at + 2 * l + 1] = wigner[l]
+        at += 2 * l + 1
     return out
 
 

@@ -32,10 +32,13 @@ from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.errors import UserError
 from schnorb_t.files import atomic_write
 from schnorb_t.harmonics import bond_frames, wigner_d
-from schnorb_t.linalg import matrix_power
+from schnorb_t.linalg import matrix_power, ridge_regression
+from schnorb_t.nn.two_centre import BondFunctions
 from schnorb_t.reference.pyscf import cross_overlap, overlap_integrals
 
 FORMAT = 1
+#: Of ``nn.two_centre.BondFunctions`` in files of this format: shortest centre (Å), width, decay (Å).
+FUNCTIONS = 0.7, 1.3, 1.0
 #: Coefficients that come with the package, one file per pair of bases.
 SHIPPED = Path(__file__).parents[1] / "models"
 
@@ -53,8 +56,7 @@ class ContractionModel:
         if large.elements != minimal.elements:
             raise UserError(f"{large} and {minimal} are for different elements")
         self.large, self.minimal, self.cutoff, self.n_radial = large, minimal, float(cutoff), int(n_radial)
-        centres = torch.linspace(0.7**0.5, self.cutoff**0.5, self.n_radial, dtype=torch.float64) ** 2
-        self.centres, self.widths = centres, torch.gradient(centres)[0] * 1.3
+        self._radial = BondFunctions(self.cutoff, self.n_radial, *FUNCTIONS)
         #: (shell of the large slots, shell of the minimal slots, |m|) of every function
         self.components = [
             (a, b, m)
@@ -66,16 +68,9 @@ class ContractionModel:
         self.offsite = torch.zeros(n * n, self.n_radial, c, dtype=torch.float64)
         self.neighbours = torch.zeros(n * n, self.n_radial, c, dtype=torch.float64)
         self.constants = torch.zeros(n, c, dtype=torch.float64)  # of shells of equal l, in the place of m = 0
-        self._row = torch.zeros(119, dtype=torch.int64)
-        self._row[list(large.elements)] = torch.arange(n)
+        self._row = torch.from_numpy(large.element_row_table)
 
     # ---- geometry --------------------------------------------------------------------------------------------------
-
-    def _radial(self, distance: Tensor) -> Tensor:
-        """[P, n_radial]; falls as exp(-r / 1 Å), so that the ridge of the fit is a prior that falls, too."""
-        d = distance[:, None]
-        envelope = 0.5 * (1 + torch.cos(torch.pi * (d / self.cutoff).clamp(max=1.0)))
-        return torch.exp(-(((d - self.centres) / self.widths) ** 2) - (d - 1.0)) * envelope
 
     def _geometry(self, z: np.ndarray, positions: np.ndarray):
         """Batch dictionaries of both bases, pairs i, j, D^l, radial functions [P, n_radial] and element rows [N]."""
@@ -198,9 +193,9 @@ class ContractionModel:
                 on_normal[k].index_add_(0, element, design @ design.mT)
                 on_right[k].index_add_(0, element, (design @ wanted[:, :, None])[:, :, 0])
             count += 1
-        self.offsite = _solve(normal, right, ridge)
+        self.offsite = ridge_regression(normal, right, ridge)
         for k, ((_, la), (_, lb), *_, members) in enumerate(pairs):
-            solution = _solve(on_normal[k], on_right[k][:, :, None], ridge)[:, :, 0]
+            solution = ridge_regression(on_normal[k], on_right[k][:, :, None], ridge)[:, :, 0]
             if la == lb:
                 self.constants[:, members[0]] = solution[:, -1]
                 solution = solution[:, :-1]
@@ -261,14 +256,6 @@ class ContractionModel:
     def __repr__(self):
         count = sum(int((t != 0).sum()) for t in (self.offsite, self.neighbours, self.constants))
         return f"ContractionModel {self.minimal.name} -> {self.large.name}, {count:,} coefficients"
-
-
-def _solve(normal: Tensor, right: Tensor, ridge: float) -> Tensor:
-    """Ridge regression, batched over the first axis; 0 where there were no data."""
-    size = normal.diagonal(dim1=1, dim2=2).mean(1)
-    shift = ridge * size + (size == 0).to(size)
-    eye = torch.eye(normal.shape[1], dtype=normal.dtype)
-    return torch.linalg.solve(normal + shift[:, None, None] * eye, right)
 
 
 @cache

@@ -9,7 +9,7 @@ Electronic-Structure Theory", eq. 6.4.47-49; overlap recursion of Obara and Saik
 from __future__ import annotations
 
 from functools import cache
-from math import comb, factorial, sqrt
+from math import comb, factorial, pi, sqrt
 
 import torch
 from torch import Tensor
@@ -83,19 +83,16 @@ def shell_overlap(shell_a: GaussianShell, shell_b: GaussianShell, m: int, distan
         [G], dimensionless.
     """
 
-    def expand(shell):
-        exponents = torch.tensor(shell.exponents, dtype=torch.float64)
-        # norm of a primitive up to a factor that depends on l alone and cancels
-        return exponents, torch.tensor(shell.coefficients, dtype=torch.float64) * exponents ** ((2 * shell.l + 3) / 4)
+    def factors(shell: GaussianShell) -> tuple[Tensor, Tensor]:
+        # the norm of r^l Y_lm in Racah's normalisation is (4 pi / (2 l + 1))^(1/2); pi^(3/2) is left out of overlaps
+        angular = (2 * shell.l + 1) ** 0.5 * pi**0.25 / 2
+        return torch.tensor(shell.exponents, dtype=torch.float64), torch.from_numpy(
+            angular * shell.radial_coefficients()
+        )
 
-    def contract(x, y, r):
-        (a, ca), (b, cb) = expand(x), expand(y)
-        prim = _primitive_overlaps(x.l, y.l, m, a[:, None, None], b[None, :, None], r[None, None])
-        return torch.einsum("a,b,abg->g", ca, cb, prim)
-
-    origin = torch.zeros(1, dtype=torch.float64)
-    norm = contract(shell_a, shell_a, origin) * contract(shell_b, shell_b, origin)
-    return contract(shell_a, shell_b, distance) * norm.rsqrt()
+    (a, ca), (b, cb) = factors(shell_a), factors(shell_b)
+    primitives = _primitive_overlaps(shell_a.l, shell_b.l, m, a[:, None, None], b[None, :, None], distance[None, None])
+    return torch.einsum("a,b,abg->g", ca, cb, primitives)
 
 
 def slater_koster_components(basis: Basis) -> list[tuple[int, int, int]]:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from schnorb_t import keys
 from schnorb_t.basis import Basis
 from schnorb_t.block_matrix import BlockIndex, BlockMatrix
-from schnorb_t.harmonics import bond_frames, wigner_d
-from schnorb_t.nn.two_centre import BondFrameBlocks, element_lookup
+from schnorb_t.harmonics import bond_frames, slot_rotations, wigner_d
+from schnorb_t.nn.two_centre import BondFrameBlocks
 
 
 @dataclass
@@ -55,10 +55,10 @@ class Geometry(nn.Module):
 
     def __init__(self, basis: Basis, cutoff: float, l_max: int = 0):
         super().__init__()
-        self.cutoff = cutoff
+        self.cutoff, self.layout = cutoff, basis.layout
         self.l_max = max(l_max, basis.l_max)
         self.frame = BondFrameBlocks(basis)
-        self.register_buffer("lookup", element_lookup(basis), persistent=False)
+        self.register_buffer("lookup", torch.from_numpy(basis.element_row_table), persistent=False)
 
     def forward(self, batch: dict[str, Tensor]) -> PairGeometry:
         """Bonds, distances, rotations and elements of the pairs of a batch (``keys.PAIR_INDEX``, ``POSITIONS``, Å)."""
@@ -67,7 +67,7 @@ class Geometry(nn.Module):
         # differences in the positions' own precision (float64 from the loaders), so that translation costs nothing
         bond = (batch[keys.POSITIONS][j] - batch[keys.POSITIONS][i]).double()
         wigner = wigner_d(bond_frames(bond), self.l_max)
-        index, rotation = BlockIndex.of(batch), self.frame.slot_rotation(wigner)
+        index, rotation = BlockIndex.of(batch), slot_rotations(wigner, self.layout)
         return PairGeometry(batch, index, element, element[i], element[j], bond.norm(dim=1), wigner, rotation)
 
     def symmetric(self, onsite: Tensor, bond_blocks: Tensor, g: PairGeometry) -> BlockMatrix:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from schnorb_t import keys
-from schnorb_t.harmonics import clebsch_gordan
+from schnorb_t.harmonics import clebsch_gordan, slot_rotations
 from schnorb_t.nn.blocks import OffsiteBlocks, OnsiteBlocks, layout_offsets
 from schnorb_t.nn.constants import Constants, today
 from schnorb_t.nn.embedding import RadialMLP, polynomial_cutoff
@@ -104,9 +104,7 @@ class MatrixProduct(nn.Module):
         filters, back = self.filters(g.element_i, g.element_j, distance).split((2 * c, sum(self.to_pairs.widths_in)), 1)
         filters = filters * polynomial_cutoff(distance, self.cutoff, self.cutoff_power)[:, None]
         # block in the bond frame -> molecule as one matrix on flattened blocks: B' = D^T B D, D = 1 + D^1
-        turn = distance.new_zeros(len(distance), k, k)
-        turn[:, 0, 0] = 1.0
-        turn[:, 1:, 1:] = g.rotations(dtype)[1]
+        turn = slot_rotations(g.rotations(dtype), LAYOUT)
         turn = (turn[:, :, None, :, None] * turn[:, None, :, None, :]).reshape(-1, k * k, k * k)
         offsite = (self.offsite(pairs).flatten(2).transpose(0, 1) * filters[..., None]) @ turn
         dense = self._dense(self.onsite(x, g.element), offsite, batch)

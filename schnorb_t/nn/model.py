@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from schnorb_t import keys
 from schnorb_t.basis import Basis
 from schnorb_t.block_matrix import BlockMatrix
+from schnorb_t.linalg import padded_matrix_power
 from schnorb_t.nn.base import DensityMatrix, MatrixNetwork, Transfer
 from schnorb_t.nn.blocks import OffsiteBlocks, OnsiteBlocks
 from schnorb_t.nn.constants import Constants
@@ -35,7 +36,6 @@ from schnorb_t.nn.o2 import Features, O2Features, irrep_list
 from schnorb_t.nn.overlap import (
     FreeAtomOverlap,
     from_orthogonal,
-    overlap_power,
     positive_definite,
     to_orthogonal,
 )
@@ -342,7 +342,9 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
         if self.doubt is None or keys.HAMILTONIAN_DEVIATIONS not in out:
             return None
         if self.orthogonal:
-            coefficients = overlap_power(out[keys.OVERLAP], mask, 0.5) @ torch.where(mask[:, None], coefficients, 0.0)
+            coefficients = padded_matrix_power(out[keys.OVERLAP], mask, 0.5) @ torch.where(
+                mask[:, None], coefficients, 0.0
+            )
         return self.doubt.standard_deviation(level_deviations(out[keys.HAMILTONIAN_DEVIATIONS], coefficients).std(0))
 
     # ---- the closed-form start ------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from schnorb_t import keys
 from schnorb_t.basis import Basis
 from schnorb_t.block_matrix import BlockMatrix
+from schnorb_t.linalg import padded_matrix_power
 from schnorb_t.nn.constants import Constants
 from schnorb_t.nn.embedding import smooth_end
 from schnorb_t.nn.gaussian_overlap import shell_overlap
@@ -101,25 +102,15 @@ def positive_definite(overlap0: Tensor, change: Tensor, mask: Tensor, start: flo
     return overlap0 + shrink(-smallest, start, limit)[:, None, None] * change
 
 
-def overlap_power(overlap: Tensor, mask: Tensor, power: float) -> Tensor:
-    """S^power [B, M, M], float64, of positive definite S where ``mask`` [B, M], 0 elsewhere; S is taken as constant."""
-    real = mask[:, :, None] & mask[:, None]
-    with torch.no_grad():
-        padded = torch.where(real, overlap.double(), torch.diag_embed((~mask).double()))
-        values, vectors = torch.linalg.eigh(padded)
-        out = (vectors * values[:, None] ** power) @ vectors.mT
-    return torch.where(real, out, 0.0)
-
-
 def to_orthogonal(hamiltonian: Tensor, overlap: Tensor, mask: Tensor) -> Tensor:
     """S^(-1/2) H S^(-1/2) [B, M, M], float64: H in Löwdin's orthogonal functions (J. Chem. Phys. 18, 365 (1950))."""
-    root = overlap_power(overlap, mask, -0.5)
+    root = padded_matrix_power(overlap, mask, -0.5)
     out = root @ hamiltonian.double() @ root
     return 0.5 * (out + out.mT)
 
 
 def from_orthogonal(hamiltonian: Tensor, overlap: Tensor, mask: Tensor) -> Tensor:
     """S^(1/2) H S^(1/2) [B, M, M], float64: the way back from ``to_orthogonal``."""
-    root = overlap_power(overlap, mask, 0.5)
+    root = padded_matrix_power(overlap, mask, 0.5)
     out = root @ hamiltonian.double() @ root
     return 0.5 * (out + out.mT)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from schnorb_t import keys
 from schnorb_t.block_matrix import BlockIndex, BlockMatrix
+from schnorb_t.harmonics import slot_rotations
 from schnorb_t.nn.base import DensityMatrix
 from schnorb_t.nn.blocks import OffsitePatterns
 from schnorb_t.nn.constants import Constants, today
@@ -182,9 +183,7 @@ class PriorToPairs(nn.Module):
         """Blocks of the prior in the molecule's frame -> O(2) features of pairs in the bond's frame."""
         blocks = features.blocks
         k = self.blocks.k
-        turn = blocks.new_zeros(len(blocks), k, k)
-        turn[:, 0, 0] = 1.0
-        turn[:, 1:, 1:] = g.rotations(blocks.dtype)[1]
+        turn = slot_rotations(g.rotations(blocks.dtype), LAYOUT)
         # B' = D B D^T: from the molecule's frame into the bond's
         bond = turn[:, None] @ blocks.unflatten(2, (k, k)) @ turn[:, None].mT
         weights = self.filters(g.element_i, g.element_j, g.distance.to(blocks.dtype))

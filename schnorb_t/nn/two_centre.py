@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from schnorb_t.basis import Basis
+from schnorb_t.linalg import ridge_regression
 from schnorb_t.nn.constants import Constants, today
 from schnorb_t.nn.gaussian_overlap import overlap_table, slater_koster_components
 from schnorb_t.units import BOHR
@@ -22,7 +23,6 @@ class BondFrameBlocks(nn.Module):
 
     def __init__(self, basis: Basis):
         super().__init__()
-        self.layout = basis.layout
         k, at = basis.n_slots, basis.layout_offsets
         components = slater_koster_components(basis)
         place = torch.zeros(len(components), k, k, dtype=torch.float64)
@@ -31,16 +31,6 @@ class BondFrameBlocks(nn.Module):
                 place[c, at[a] + basis.layout[a] + sign * m, at[b] + basis.layout[b] + sign * m] = 1.0
         self.register_buffer("place", place.reshape(len(components), k * k), persistent=False)
         self.n_slots = k
-
-    def slot_rotation(self, wigner: list[Tensor]) -> Tensor:
-        """[P, K, K] block-diagonal D of an atom's slots from the D^l of ``harmonics.wigner_d``."""
-        p = wigner[0].shape[0]
-        out = wigner[0].new_zeros(p, self.n_slots, self.n_slots)
-        at = 0
-        for l in self.layout:
-            out[:, at : at + 2 * l + 1, at : at + 2 * l + 1] = wigner[l]
-            at += 2 * l + 1
-        return out
 
     def from_components(self, values: Tensor) -> Tensor:
         """Slater-Koster numbers [P, n] -> bond-frame blocks [P, K, K]."""
@@ -60,13 +50,6 @@ class BondFrameBlocks(nn.Module):
     def to_bond(blocks: Tensor, rotation: Tensor) -> Tensor:
         """D B D^T: molecule -> bond frame."""
         return rotation @ blocks @ rotation.mT
-
-
-def element_lookup(basis: Basis) -> Tensor:
-    """[119] int64: atomic number -> row of tables over the basis's elements; unknown elements give 0."""
-    table = torch.zeros(119, dtype=torch.int64)
-    table[list(basis.elements)] = torch.arange(len(basis.elements))
-    return table
 
 
 def weighted_rows(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
@@ -139,20 +122,6 @@ class BondFunctions(nn.Module):
             return torch.ones_like(d)
         envelope = 0.5 * (1 + torch.cos(torch.pi * (d / self.cutoff).clamp(max=1.0)))
         return torch.exp(-(((d - self.centres) / self.widths) ** 2) - (d - 1.0) / self.decay) * envelope
-
-
-def ridge_regression(normal: Tensor, right: Tensor, ridge: float) -> Tensor:
-    """Solutions of (normal + ridge mean(diagonal) 1) x = right, batched over the first axis; 0 where nothing was seen.
-
-    Args:
-        normal: [T, n, n], sums of products of the functions.
-        right: [T, n, c], sums of the functions times what they shall make.
-        ridge: relative to the mean diagonal of each normal matrix.
-    """
-    size = normal.diagonal(dim1=1, dim2=2).mean(1)
-    shift = ridge * size + (size == 0).to(size)
-    eye = torch.eye(normal.shape[1], dtype=normal.dtype, device=normal.device)
-    return torch.linalg.solve(normal + shift[:, None, None] * eye, right)
 
 
 class TwoCentre(nn.Module):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -91,23 +92,9 @@ def dipole_from_charges(
 
 def _radial_integral(a: GaussianShell, b: GaussianShell, power: int) -> float:
     """int R_a R_b r^(2 + power) dr of two contracted shells, each normalised."""
-
-    def raw(p: GaussianShell, q: GaussianShell, k: int) -> float:
-        total = 0.0
-        for x, c in zip(p.exponents, p.coefficients, strict=True):
-            for y, d in zip(q.exponents, q.coefficients, strict=True):
-                n = p.l + q.l + 2 + k
-                integral = math.gamma((n + 1) / 2) / (2 * (x + y) ** ((n + 1) / 2))
-                total += c * d * _norm(p.l, x) * _norm(q.l, y) * integral
-        return total
-
-    return raw(a, b, power) / math.sqrt(raw(a, a, 0) * raw(b, b, 0))
-
-
-def _norm(l: int, exponent: float) -> float:
-    """Radial norm of one primitive: N^2 int r^(2l+2) exp(-2 a r^2) dr = 1."""
-    n = 2 * l + 2
-    return math.sqrt(2 * (2 * exponent) ** ((n + 1) / 2) / math.gamma((n + 1) / 2))
+    half = (a.l + b.l + 3 + power) / 2
+    sums = np.add.outer(np.array(a.exponents), np.array(b.exponents))
+    return float(a.radial_coefficients() @ (math.gamma(half) / (2 * sums**half)) @ b.radial_coefficients())
 
 
 def onsite_position_integrals(basis: Basis) -> Tensor:

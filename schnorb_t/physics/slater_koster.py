@@ -14,7 +14,8 @@ from scipy.linalg import solve_banded
 from torch import Tensor, nn
 
 from schnorb_t import keys, units
-from schnorb_t.harmonics import bond_frames, wigner_d
+from schnorb_t.block_matrix import BlockIndex, BlockMatrix
+from schnorb_t.harmonics import bond_frames, slot_rotations, wigner_d
 from schnorb_t.physics.orbitals import first_atoms
 from schnorb_t.physics.skf import SlaterKosterFile, SlaterKosterSet
 
@@ -86,9 +87,7 @@ class SlaterKoster(nn.Module):
         cutoff = max(f.spacing * len(next(iter(f.hamiltonian.values()))) for f in tables.files.values()) + TAIL
         grid = self.start + self.spacing * np.arange(int(np.ceil((cutoff - self.start) / self.spacing)) + 2)
         elements = list(basis.elements)
-        element_index = torch.full((119,), -1, dtype=torch.int64)
-        element_index[elements] = torch.arange(len(elements))
-        self.register_buffer("element_index", element_index, persistent=False)
+        self.register_buffer("element_index", torch.from_numpy(basis.element_row_table), persistent=False)
         coefficients, onsite = [], torch.zeros(119, basis.n_slots, dtype=torch.float64)
         for a in elements:
             for l, at in zip(basis.layout, basis.layout_offsets, strict=True):
@@ -145,23 +144,17 @@ class SlaterKoster(nn.Module):
                 with ``self.basis``.
         """
         z, molecule = batch[keys.ATOMIC_NUMBERS], batch[keys.MOLECULE]
-        index, mask = batch[keys.ORBITAL_INDEX], batch[keys.ORBITAL_MASK]
+        mask = batch[keys.ORBITAL_MASK]
         positions = units.angstrom_to_bohr(batch[keys.POSITIONS].to(torch.float64))
-        b, m = mask.shape
-        i, j = unordered_pairs(molecule, b)
+        i, j = unordered_pairs(molecule, len(mask))
         # the lighter atom first, so that a pair finds the same table whatever the order of atoms
         i, j = torch.where(z[i] <= z[j], torch.stack((i, j)), torch.stack((j, i)))
         vectors = positions[j] - positions[i]
         blocks = self._blocks(z[i], z[j], vectors)
-        k = index.shape[1]
-        width = m + 1
-        place = (molecule[i].view(-1, 1, 1) * width + index[i].unsqueeze(-1)) * width + index[j].unsqueeze(-2)
-        onsite_place = (molecule.unsqueeze(-1) * width + index) * width + index
+        index = BlockIndex(molecule, batch[keys.ORBITAL_INDEX], torch.stack((i, j)), mask)
         matrices = []
         for block, diagonal in zip(blocks, (self.onsite[z], torch.ones_like(self.onsite[z])), strict=True):
-            half = block.new_zeros(b * width * width).index_add(0, place.flatten(), block.reshape(-1))
-            half = half.index_add(0, onsite_place.flatten(), diagonal.reshape(len(z) * k) / 2)
-            half = half.view(b, width, width)[:, :m, :m]
+            half = BlockMatrix(torch.diag_embed(diagonal / 2), block, index).padded()
             matrices.append(half + half.mT)
         return matrices[0], matrices[1]
 
@@ -171,10 +164,7 @@ class SlaterKoster(nn.Module):
         distance = vectors.norm(dim=-1)
         forward, backward = self.tables_at(a * n + b, distance), self.tables_at(b * n + a, distance)
         d = wigner_d(bond_frames(vectors), self.basis.l_max)
-        k = self.basis.n_slots
-        rotation = vectors.new_zeros(len(vectors), k, k)
-        for l, at in zip(self.basis.layout, self.basis.layout_offsets, strict=True):
-            rotation[:, at : at + 2 * l + 1, at : at + 2 * l + 1] = d[l]
+        rotation = slot_rotations(d, self.basis.layout)
         out = []
         for part in (slice(0, c), slice(c, 2 * c)):
             block = torch.einsum("pc,cab->pab", forward[:, part], self.forward_placement)

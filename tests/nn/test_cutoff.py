@@ -1,5 +1,7 @@
 """Nothing jumps where a pair of atoms leaves the cutoff."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,11 +11,14 @@ from schnorb_t import keys
 from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.nn.embedding import smooth_end
 from schnorb_t.nn.model import MatrixModel
-from schnorb_t.training.checkpoint import MODELS, find_model, load_model
-from tests.nn.molecules import minimal_basis, split_basis
+from schnorb_t.training.checkpoint import MODELS, find_model, load_model, load_single
+from schnorb_t.training.configuration import parse_configuration
+from schnorb_t.training.networks import build_network
+from tests.nn.molecules import minimal_basis, split_basis, valence_basis
 
 pytest.importorskip("pyscf")
 STEP = 1e-5
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
 
 def test_the_envelope_has_continuous_curvature():
@@ -78,16 +83,16 @@ def test_without_envelope_there_is_a_jump():
     assert (h[1] - h[0]).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in MODELS.glob("*.ckpt")))
-def test_shipped_models_do_not_jump(name):
-    """Every cutoff of every model of the package, its prior's too: a step across it does what a step beside it does."""
-    model, _ = load_model(find_model(name))
-    model = model.double().eval()
+def ends_of(model) -> set[float]:
+    """Every cutoff of a model, its prior's too, Å."""
     networks = [model] + ([model.prior.model] if model.prior is not None else [])
     ends = {n.cutoff for n in networks}
     ends |= {i.cutoff for n in networks for i in n.interactions}
-    ends |= {n.pair.triangles.cutoff for n in networks if n.pair.triangles is not None}
-    assert len(ends) > 1
+    return ends | {n.pair.triangles.cutoff for n in networks if n.pair.triangles is not None}
+
+
+def assert_no_jump(model) -> None:
+    """A step across a cutoff does what a step beside it does."""
 
     def matrices(distance):
         batch = structures_to_batch(*([x] for x in pair_at(distance)), model.basis, model.cutoff)
@@ -95,8 +100,43 @@ def test_shipped_models_do_not_jump(name):
             out = model(batch)
         return torch.stack([out[keys.HAMILTONIAN], out[keys.OVERLAP]])
 
+    ends = ends_of(model)
+    assert len(ends) > 1
     for end in ends:
         across = matrices(end + STEP) - matrices(end - STEP)
         beside = matrices(end + 3 * STEP) - matrices(end + STEP)
         assert across.abs().max() < beside.abs().max() + 1e-6, end
         assert (across - beside).abs().max() < 1e-6, end
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in MODELS.glob("*.ckpt")))
+def test_shipped_models_do_not_jump(name):
+    model, _ = load_model(find_model(name))
+    assert_no_jump(model.double().eval())
+
+
+#: basis of the data of a configuration, where it is not the minimal one
+BASES = {"def2svp": split_basis, "gfn2": valence_basis}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
+def test_no_network_of_a_configuration_jumps(path):
+    """As it is built for training, with weights of its start and residuals as large at the cutoff as anywhere."""
+    config = parse_configuration(path)
+    arguments = config.model.network.as_dict() | {"cutoff": config.data.cutoff}
+    torch.manual_seed(0)
+    if arguments["prior"]:
+        _, card = load_single(find_model(arguments["prior"]))
+        arguments["prior"] = {"basis": card.basis.to_json(), "arguments": card.arguments}
+    model = build_network(config.model.architecture, BASES.get(path.stem, minimal_basis)(), arguments)
+    for network in [model] + ([model.prior.model] if model.prior is not None else []):
+        network.scale.slope.zero_()
+        with torch.no_grad():
+            network.two_centre.coefficients.normal_(0, 0.02)
+            levels = torch.linspace(-0.6, -0.2, network.basis.n_slots)
+            network.two_centre.onsite.add_(torch.diag(levels.double()))
+    assert_no_jump(model.double().eval())
+
+
+def test_configurations_are_there():
+    assert len(CONFIGS) > 4

@@ -1,7 +1,10 @@
-"""What every model must obey: rotation, reflection, translation, permutation, batch = single, padding, symmetry.
+"""What every network that is known by name, and an ensemble, must obey: rotation, reflection, translation,
+permutation, batch = single, padding, symmetry.
 
 Random weights of full size, minimal and def2-SVP bases (d shells), float32 and float64.
 """
+
+import copy
 
 import numpy as np
 import pytest
@@ -11,8 +14,10 @@ from scipy.spatial.transform import Rotation
 
 from schnorb_t import keys
 from schnorb_t.data.batch import structures_to_batch
+from schnorb_t.nn.base import networks
+from schnorb_t.nn.ensemble import EnsembleModel
 from schnorb_t.nn.model import MatrixModel
-from schnorb_t.physics.state import thermal_density_matrix
+from schnorb_t.training.networks import build_network
 from tests.nn.molecules import minimal_basis, split_basis, structures, valence_basis
 from tests.test_basis_and_conventions import standard_wigner
 
@@ -20,7 +25,7 @@ pytest.importorskip("pyscf")
 CUTOFF = 10.0
 #: relative to the largest element
 BOUND = {torch.float32: 2e-5, torch.float64: 1e-11}
-BASES = {"minimal": minimal_basis, "minimal, prior": minimal_basis, "def2-SVP": split_basis}
+BASES = {"minimal": minimal_basis, "minimal, prior": minimal_basis, "def2-SVP": split_basis, "ensemble": minimal_basis}
 
 
 def prior() -> dict:
@@ -29,41 +34,61 @@ def prior() -> dict:
     return {"basis": valence_basis().to_json(), "arguments": arguments}
 
 
-@pytest.fixture(scope="module", params=list(BASES))
-def kind(request):
+def matrix_arguments(kind: str) -> dict:
+    irreps = "16x0e+8x1o+8x1e+8x2e+4x2o" + ("+4x3o+4x3e+4x4e" if kind == "def2-SVP" else "")
+    given = prior() if "prior" in kind else None
+    return dict(irreps=irreps, pair_channels=(24, 8, 12, 8), hidden=32, product_channels=8, prior=given)
+
+
+#: architecture -> arguments of a small one; whoever registers another one gets all these tests for a line here
+ARGUMENTS = {"matrix": matrix_arguments}
+KINDS = [(name, kind) for name in ARGUMENTS for kind in BASES]
+
+
+def test_every_network_is_tested():
+    assert set(ARGUMENTS) == set(networks())
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=[", ".join(names) for names in KINDS])
+def made_of(request):
     return request.param
 
 
 @pytest.fixture(scope="module")
-def basis(kind):
-    return BASES[kind]()
+def basis(made_of):
+    return BASES[made_of[1]]()
 
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.float64], ids=["float32", "float64"])
-def model(request, kind, basis):
+def model(request, made_of, basis):
     torch.manual_seed(0)
-    irreps = "16x0e+8x1o+8x1e+8x2e+4x2o" + ("" if basis.l_max < 2 else "+4x3o+4x3e+4x4e")
-    given = prior() if "prior" in kind else None
-    arguments = dict(pair_channels=(24, 8, 12, 8), hidden=32, product_channels=8, prior=given)
-    net = MatrixModel(basis, irreps, **arguments, density=thermal_density_matrix)
-    nets = [net] if given is None else [net, net.prior.model]
-    with torch.no_grad():  # a two-centre part that is not zero, without labels
+    name, kind = made_of
+    nets = [build_network(name, basis, ARGUMENTS[name](kind)) for _ in range(2 if kind == "ensemble" else 1)]
+    for net in nets:
+        stirred(net)
+    net = EnsembleModel(nets) if kind == "ensemble" else nets[0]
+    if request.param == torch.float64:
+        net = net.double()
+    net.bound = BOUND[request.param]
+    return net.eval()
+
+
+def stirred(net):
+    """A closed-form part that is not zero, without labels, and residuals of order one."""
+    nets = [net] if net.prior is None else [net, net.prior.model]
+    with torch.no_grad():
         for part in (p for n in nets for p in (n.two_centre, getattr(n, "overlap_two_centre", None)) if p is not None):
             part.coefficients.normal_(0, 0.02)
             # not isotropic, as gradients leave it: only the invariant part may count
             part.onsite.normal_(0, 0.05)
             part.onsite.add_(part.invariant.sum(0).reshape(part.onsite.shape[1:]) * 0.05)
-        if given is not None:
+        if net.prior is not None:
             net.prior.model.two_centre.onsite.add_(torch.diag(torch.tensor([-0.6, -0.2, -0.2, -0.2])))
     net.scale.onsite.fill_(1.0)
     net.scale.height.fill_(0.0)
-    if basis.projected:
+    if net.basis.projected:
         net.overlap_scale.onsite.fill_(0.1)
         net.overlap_scale.height.fill_(-2.3)
-    if request.param == torch.float64:
-        net = net.double()
-    net.bound = BOUND[request.param]
-    return net.eval()
 
 
 def predict(model, numbers, positions):
@@ -90,16 +115,10 @@ def assert_close(got, wanted, bound):
 def test_the_network_contributes(model):
     """Otherwise every test below could pass on an empty network."""
     numbers, positions = structures()
-    with_net = matrices(model, numbers, positions)
-    weights = [p.clone() for p in model.offsite_blocks.parameters()]
-    with torch.no_grad():
-        for p in model.offsite_blocks.parameters():
-            p.zero_()
-    without = matrices(model, numbers, positions)
-    with torch.no_grad():
-        for p, w in zip(model.offsite_blocks.parameters(), weights, strict=True):
-            p.copy_(w)
-    assert np.abs(with_net[0][0] - without[0][0]).max() > 1e-2
+    without = copy.deepcopy(model)
+    without.drop_learned()
+    with_net, alone = (matrices(m, numbers, positions) for m in (model, without))
+    assert np.abs(with_net[0][0] - alone[0][0]).max() > 1e-2
 
 
 @pytest.mark.parametrize("improper", [False, True], ids=["rotation", "reflection"])

@@ -7,8 +7,9 @@ import torch
 
 from schnorb_t import keys
 from schnorb_t.data.batch import structures_to_batch
+from schnorb_t.linalg import padded_matrix_power
 from schnorb_t.nn.model import MatrixModel
-from schnorb_t.nn.overlap import overlap_power, to_orthogonal
+from schnorb_t.nn.overlap import to_orthogonal
 from schnorb_t.training.losses import Output, Quantities
 from tests.nn.molecules import assert_alone_and_turned, minimal_basis, split_basis, structures
 
@@ -36,7 +37,7 @@ def test_powers_of_the_overlap(model):
     batch = batch_of(model)
     mask = batch[keys.ORBITAL_MASK]
     overlap = model.overlap0(model.geometry(batch))
-    root, inverse = (overlap_power(overlap, mask, p) for p in (0.5, -0.5))
+    root, inverse = (padded_matrix_power(overlap, mask, p) for p in (0.5, -0.5))
     one = torch.diag_embed(mask.double())
     assert (root @ root - overlap).abs().max() < 1e-12 and (inverse @ root - one).abs().max() < 1e-11
     outside = ~(mask[:, :, None] & mask[:, None])
@@ -48,7 +49,7 @@ def test_matrices_are_those_of_the_orthogonal_functions(model):
     with torch.no_grad():
         out = model(batch)
         orthogonal = model.blocks(batch)["hamiltonian"].padded()
-    inverse = overlap_power(out[keys.OVERLAP], batch[keys.ORBITAL_MASK], -0.5)
+    inverse = padded_matrix_power(out[keys.OVERLAP], batch[keys.ORBITAL_MASK], -0.5)
     again = inverse @ out[keys.HAMILTONIAN] @ inverse
     assert (again - orthogonal).abs().max() < 1e-9 * orthogonal.abs().max()
     assert (out[keys.HAMILTONIAN] - orthogonal).abs().max() > 1e-3
