@@ -21,7 +21,7 @@ FLOORS = (
     {"structures"},
     {"data", "nn", "physics", "reference"},
     {"training"},
-    {"prediction", "prediction_file", "predictor", "interfaces"},
+    {"prediction", "prediction_file", "predictor", "interfaces", "active"},
     {"commands", "__main__", "__init__", "fit", "predict", "evaluate", "export", "export_skf", "ensemble"},
 )
 #: Rooms of one floor that may read another of theirs; never both ways.
@@ -29,6 +29,7 @@ NEIGHBOURS = {
     ("reference", "data"),  # labels are records
     ("interfaces", "prediction"),
     ("interfaces", "predictor"),
+    ("active", "predictor"),  # a model's view of molecules decides which to label
     ("predictor", "prediction"),
     ("prediction_file", "prediction"),
 }
@@ -42,6 +43,7 @@ OPTIONAL: dict[str, set[str]] = {
     "distributed": set(),
     "tblite": set(),
     "rdkit": set(),
+    "skmatter": set(),
     "torch_scatter": set(),
     "scine_sparrow": set(),
 }

@@ -273,7 +273,7 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
 
     def blocks_from(
         self, features: tuple[PairGeometry, Features, O2Features, Tensor | None], batch: dict[str, Tensor]
-    ) -> dict[str, tuple[Tensor, Tensor]]:
+    ) -> dict[str, BlockMatrix]:
         """``blocks`` of what ``features`` returned for this batch."""
         g, x, pairs, potential = features
         net = self.onsite_blocks(x, g.element), self.offsite_blocks(pairs)
