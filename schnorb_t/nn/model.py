@@ -61,10 +61,12 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
         cutoff: Å, pairs farther apart have no block.
         pair_channels: channels ``[even, odd, m=1, m=2]`` of pair features; the last is repeated for larger m.
         pair_layers: products in the pair stage.
-        n_radial: Bessel functions; ``hidden``: width of the filter networks.
+        n_radial: Bessel functions of the distance that filter networks read.
+        hidden: width of the filter networks.
         product_channels: channels of the self-products.
         two_centre_radial: functions per Slater-Koster integral.
-        triangle_channels, triangle_cutoff: of what third atoms within so many Å contribute to a pair; 0: nothing.
+        triangle_channels: channels of what third atoms contribute to a pair; 0: nothing.
+        triangle_cutoff: Å, third atoms count that are nearer than that to both atoms of the pair.
         charge_channels: sets of latent charges and dipoles whose potential every atom feels; 0: none.
         chain_channels: products of learned matrices, for what reaches a pair over chains of atoms; 0: none.
         orthogonal: learn S^(-1/2) H S^(-1/2), H in Löwdin's orthogonal functions (J. Chem. Phys. 18, 365 (1950)). For a

@@ -36,7 +36,8 @@ class PairFeatures(nn.Module):
         n_elements, cutoff, n_radial, hidden: of the filter network; the cutoff is the pair list's.
         product_channels: channels of the pair's self-product.
         layers: rounds of (residual, product).
-        triangle_channels, triangle_cutoff: of what third atoms contribute; 0 leaves them out.
+        triangle_channels: of what third atoms contribute; 0 leaves them out.
+        triangle_cutoff: Å, of third atoms.
         constants: those of its parts.
     """
 

@@ -37,6 +37,16 @@ from schnorb_t.training.networks import DEFAULT
 
 #: The package's own configurations: beside the code where it is installed, beside the package in its repository.
 CONFIGURATIONS = [folder / "configs" for folder in list(Path(__file__).parents)[1:3]]
+#: What the sections of a configuration are.
+_SECTIONS = {
+    "data": "labelled molecules, their split and their batches",
+    "model": "what is learned, by which network and at which rate",
+    "model.network": "the network; which keys there are depends on model.architecture",
+    "trainer": "of PyTorch Lightning",
+    "checkpoint": "which checkpoints are kept",
+    "early_stopping": "when training ends before its last epoch",
+    "ema": "the moving average of the weights, which is what a checkpoint holds",
+}
 #: Helps that say nothing.
 _EMPTY = (argparse.SUPPRESS, "Path to a configuration file.")
 #: Keys that configurations written by earlier versions have, always null.
@@ -255,6 +265,7 @@ def explained(config: Namespace, parser: ConfigurationParser) -> str:
     """A configuration as YAML, above every key a comment that tells what it means."""
     meaning = {a.dest: a.help for a in parser._actions if a.help and a.help not in _EMPTY}
     meaning |= {f"model.outputs.{k}": text for k, text in _documented(Output).items()}
+    meaning |= _SECTIONS | {"model.smearing": _documented(MatrixModule)["smearing"]}
     meaning |= {f"model.smearing.{k}": text for k, text in _documented(Smearing).items()}
     lines: list[str] = []
 

@@ -119,6 +119,28 @@ def test_every_argument_of_network_and_losses_is_shown_with_its_meaning(capsys, 
 # ---- the best one ----------------------------------------------------------------------------------------------------
 
 
+def test_every_key_of_a_configuration_is_explained(capsys):
+    """Also the fields of a loss and of the smearing."""
+    import dataclasses
+    import re
+
+    from schnorb_t.nn.base import networks
+    from schnorb_t.physics.occupations import Smearing
+    from schnorb_t.training.configuration import _documented, parse_configuration
+    from schnorb_t.training.losses import Output
+
+    for architecture in networks():
+        with pytest.raises(SystemExit):
+            parse_configuration(["--print_config", "--model.architecture", architecture])
+        lines = capsys.readouterr().out.splitlines()
+        keys_of = [(above, line) for above, line in zip([""] + lines, lines, strict=False) if re.match(r" *\w+:", line)]
+        assert len(keys_of) > 80
+        assert not [line for above, line in keys_of if not re.match(r" *# +\S", above)]
+    for kind in (Output, Smearing):
+        described = _documented(kind)
+        assert not [f.name for f in dataclasses.fields(kind) if f.init and not described.get(f.name)]
+
+
 def test_the_best_survives_resuming(go):
     first = go(trainer__max_epochs=1, **RISING)
     resumed = go(trainer__max_epochs=4, ckpt_path=str(first.last), **RISING)
