@@ -16,6 +16,7 @@ from schnorb_t.data.batch import structures_to_batch, to_device
 from schnorb_t.data.batch_sizes import batches_by_size
 from schnorb_t.errors import UserError
 from schnorb_t.nn.base import MatrixNetwork
+from schnorb_t.nn.ensemble import EnsembleModel
 from schnorb_t.physics.eigen import solve_checked
 from schnorb_t.prediction import Origin, Prediction
 from schnorb_t.progress import progress_bar
