@@ -35,6 +35,11 @@ NEIGHBOURS = {
 }
 #: What doors of ``python -m`` call, whatever their floor.
 DOORS = ("schnorb_t.commands.run", "schnorb_t.commands.door")
+#: Methods that call a room above when they are used, as ``Prediction.html`` does: (module, what it imports then).
+CALLED_LATER = {
+    ("prediction.py", "schnorb_t.interfaces.viewer.write_page"),
+    ("prediction.py", "schnorb_t.interfaces.viewer.View"),
+}
 #: Packages that ``pip install schnorb_t`` does not bring, and modules that may import them at their top, since they are
 #: nothing without them.
 OPTIONAL: dict[str, set[str]] = {
@@ -95,8 +100,10 @@ def edges() -> dict[tuple[str, str], str]:
     out: dict[tuple[str, str], str] = {}
     for path in MODULES:
         parts = path.relative_to(PACKAGE).with_suffix("").parts
-        for name, _ in imports_of(path):
+        for name, top in imports_of(path):
             room = room_of(name)
+            if not top and (path.relative_to(PACKAGE).as_posix(), name) in CALLED_LATER:
+                continue
             if room is not None and room != parts[0]:
                 out.setdefault((parts[0], room), f"{path.relative_to(PACKAGE)} imports {name}")
     return out
