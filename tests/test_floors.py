@@ -17,7 +17,19 @@ import schnorb_t
 PACKAGE = Path(schnorb_t.__file__).parent
 #: rooms (folders) and the modules that stand beside them, by floor
 FLOORS = (
-    {"units", "keys", "errors", "files", "linalg", "hdf5", "harmonics", "basis", "conventions", "block_matrix"},
+    {
+        "units",
+        "keys",
+        "errors",
+        "files",
+        "linalg",
+        "hdf5",
+        "harmonics",
+        "basis",
+        "conventions",
+        "block_matrix",
+        "progress",
+    },
     {"structures"},
     {"data", "nn", "physics", "reference"},
     {"training"},
