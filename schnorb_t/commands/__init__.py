@@ -65,6 +65,12 @@ COMMANDS: dict[str, Command] = {
         "geometries", "geometries", "relaxed and hot GFN2-xTB geometries from SMILES", _AGAIN, then=_STRUCTURES
     ),
     "select": Command("select", "select_molecules", "which molecules of a pool to label next"),
+    "learn": Command(
+        "learn",
+        "learn",
+        "select, label, train, judge: active learning until a budget or an accuracy",
+        "all that is finished is safe, the same command continues",
+    ),
     "label": Command(
         "label", "label_files", "label structures by Kohn-Sham calculations with PySCF", _AGAIN, then=_LABELS
     ),
