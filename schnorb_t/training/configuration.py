@@ -79,9 +79,13 @@ def one_line(message: str) -> str:
 
 
 def shipped_configurations() -> dict[str, Path]:
-    """Configurations that come with the package, by name: ``sample``, ``qm9``, ..."""
+    """Configurations of trainings that come with the package, by name: ``sample``, ``qm9``, ...
+
+    Those of other commands (``learn``) have no section ``data`` and are left out.
+    """
     folder = next((folder for folder in CONFIGURATIONS if (folder / "sample.yaml").is_file()), None)
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder else {}
+    found = sorted(folder.glob("*.yaml")) if folder else []
+    return {path.stem: path for path in found if re.search(r"^data:", path.read_text(encoding="utf-8"), re.M)}
 
 
 def find_configuration(config: str | os.PathLike) -> str:

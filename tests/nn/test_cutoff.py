@@ -1,7 +1,5 @@
 """Nothing jumps where a pair of atoms leaves the cutoff."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,13 +10,13 @@ from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.nn.embedding import smooth_end
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.training.checkpoint import MODELS, find_model, load_model, load_single
-from schnorb_t.training.configuration import parse_configuration
+from schnorb_t.training.configuration import parse_configuration, shipped_configurations
 from schnorb_t.training.networks import build_network
 from tests.nn.molecules import minimal_basis, split_basis, valence_basis
 
 pytest.importorskip("pyscf")
 STEP = 1e-5
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+CONFIGS = list(shipped_configurations().values())
 
 
 def test_the_envelope_has_continuous_curvature():
