@@ -347,6 +347,19 @@ CHARGES = declare(
         predicted=True,
     )
 )
+MASSES = declare(
+    Quantity(
+        "masses",
+        (ATOMS,),
+        "u",
+        "mass of each atom, where the input names isotopes",
+        fill=NAN,
+        stored=True,
+        optional=True,
+        batched=False,
+        predicted=True,
+    )
+)
 
 # ---- what a batch holds beside -------------------------------------------------------------------------------------
 

@@ -173,7 +173,10 @@ class Predictor:
             h, s, e, c = (x[k][(slice(m),) * (x.ndim - 1)].copy() for x in arrays)
             z = atoms.numbers.astype(np.int64)
             d = None if spread is None else spread[k, :m].copy()
-            found = Prediction(z, atoms.positions.copy(), self.basis, h, s, e, c, atoms.name, d, origin=self.origin)
+            more = {} if (masses := atoms.isotope_masses) is None else {"masses": masses}
+            found = Prediction(
+                z, atoms.positions.copy(), self.basis, h, s, e, c, atoms.name, d, more, origin=self.origin
+            )
             result.append((index, found))
         return result
 

@@ -12,13 +12,13 @@ from schnorb_t.errors import UserError
 if TYPE_CHECKING:
     from schnorb_t.data.store import StoreWriter
     from schnorb_t.reference.labels import LabelJob
-    from schnorb_t.structures import Structure
+    from schnorb_t.structures import LabelFiles, Structure
 
 #: Failures listed at the end of a run; the file holds all.
 LISTED = 50
 
 
-def inspect(structures: Sequence[Structure], skip_bad: bool) -> tuple[dict[str, str], list[str]]:
+def inspect(structures: Iterable[Structure], skip_bad: bool) -> tuple[dict[str, str], list[str]]:
     """Name -> reason of every structure that cannot be labelled, found before any calculation, and lines to print.
 
     Raises:
@@ -32,7 +32,7 @@ def inspect(structures: Sequence[Structure], skip_bad: bool) -> tuple[dict[str, 
 
 
 def label(
-    structures: Sequence[Structure],
+    structures: Sequence[Structure] | LabelFiles,
     job: LabelJob,
     writer: StoreWriter,
     *,
@@ -44,7 +44,7 @@ def label(
     """Label what a store does not know yet; every finished molecule is safe at once. Progress goes to stderr.
 
     Args:
-        structures: to label, each under its name.
+        structures: to label, each under its name; gone through more than once.
         job: what to calculate.
         writer: of the store.
         refused: name -> reason of structures that are recorded as failed without a calculation.
@@ -63,23 +63,25 @@ def label(
     refused = refused or {}
     console = messages()
     known = writer.known_names - set(retry)
-    todo = [s for s in structures if s.name not in known]
-    if len(todo) < len(structures):
-        console.print(f"{writer.path}: {len(structures) - len(todo)} molecules are there already")
-    for structure in todo:
-        if structure.name in refused:
-            writer.add_failure(structure.name, refused[structure.name], structure.order)
-    work = [s for s in todo if s.name not in refused]
+    orders = {s.name: s.order for s in structures} if isinstance(structures, Sequence) else structures.orders
+    todo = [name for name in orders if name not in known]
+    if len(todo) < len(orders):
+        console.print(f"{writer.path}: {len(orders) - len(todo)} molecules are there already")
+    for name in todo:
+        if name in refused:
+            writer.add_failure(name, refused[name], orders[name])
+    wanted = frozenset(name for name in todo if name not in refused)
+    work = (s for s in structures if s.name in wanted)
     outcomes: Iterable = run_dask(job, work, scheduler) if scheduler else run_processes(job, work, workers)
     counts = TextColumn("{task.fields[done]} done, {task.fields[failed]} failed, {task.fields[left]} left")
     with Progress(*columns(counts), console=console, speed_estimate_period=600) as progress:
-        done, failed = 0, len(todo) - len(work)
-        bar = progress.add_task(job.target, total=len(work), done=done, failed=failed, left=len(work))
+        done, failed = 0, len(todo) - len(wanted)
+        bar = progress.add_task(job.target, total=len(wanted), done=done, failed=failed, left=len(wanted))
         for count, (structure, ok, value) in enumerate(outcomes, 1):
             labelled = writer.add_outcome(structure.name, structure.order, ok, value)
             log_traceback(failure_log(writer.path), structure.name, value)
             done, failed = done + labelled, failed + (not labelled)
-            progress.update(bar, advance=1, done=done, failed=failed, left=len(work) - count)
+            progress.update(bar, advance=1, done=done, failed=failed, left=len(wanted) - count)
     return done, failed
 
 
@@ -149,7 +151,7 @@ def label_files(
     from schnorb_t.progress import messages
     from schnorb_t.reference.labels import TARGETS, LabelJob, header_of
     from schnorb_t.reference.pyscf import Level, check_level, versions
-    from schnorb_t.structures import read_for_labels
+    from schnorb_t.structures import LabelFiles
 
     if workers is not None and workers < 1:
         raise UserError(f"--workers {workers}: at least one process is needed")
@@ -160,11 +162,11 @@ def label_files(
     level = Level(functional, basis or Level.basis, not no_density_fitting, grid_level, conv_tol)
     if memory < 0:
         raise UserError(f"--memory {memory:g}: megabytes cannot be negative")
-    read = read_for_labels(structures)
-    refused, lines = inspect(read, skip_bad)
+    read = LabelFiles(structures)
+    refused, lines = inspect(read.without_groups(), skip_bad)
     for line in lines:
         messages().print(f"skipped: {line}", markup=False, highlight=False)
-    elements = sorted({int(z) for s in read if s.name not in refused for z in s.atomic_numbers})
+    elements = sorted({z for name, found in read.elements.items() if name not in refused for z in found})
     check_level(level, elements)
     model = ModelGuess(guess) if guess else None
     if model:

@@ -33,20 +33,21 @@ def label_xtb(structures: list[Path], *, output: Path, target: str = "GFN2-xTB",
     from schnorb_t.progress import tracked
     from schnorb_t.reference.pool import failure_log, guarded, log_traceback
     from schnorb_t.reference.xtb import XtbJob, xtb_header
-    from schnorb_t.structures import read_for_labels, sort_out
+    from schnorb_t.structures import LabelFiles, sort_out
 
-    read = read_for_labels(structures)
-    refused = sort_out(read, skippable=False)
-    header = xtb_header({int(z) for s in read if s.name not in refused for z in s.atomic_numbers}, source, target)
+    read = LabelFiles(structures)
+    refused = sort_out(read.without_groups(), skippable=False)
+    elements = {z for name, found in read.elements.items() if name not in refused for z in found}
+    header = xtb_header(elements, source, target)
     job, done = XtbJob(target), 0
     with StoreWriter(output, header) as writer:
         known = writer.known_names
-        work = [s for s in read if s.name not in known]
-        for structure in tracked(work, "GFN2-xTB"):
+        wanted = frozenset(name for name in read.orders if name not in known)
+        for structure in tracked((s for s in read if s.name in wanted), "GFN2-xTB", len(wanted)):
             ok, value = guarded(job, structure)
             done += writer.add_outcome(structure.name, structure.order, ok, value)
             log_traceback(failure_log(output), structure.name, value)
-    return {"output": str(output), "labelled": done, "failed": len(work) - done, "known": len(read) - len(work)}
+    return {"output": str(output), "labelled": done, "failed": len(wanted) - done, "known": len(read) - len(wanted)}
 
 
 def show(result: dict[str, Any]) -> None:

@@ -71,7 +71,7 @@ def predict(
     from schnorb_t.prediction_file import PredictionWriter, check_output
     from schnorb_t.predictor import load
     from schnorb_t.progress import progress_bar
-    from schnorb_t.structures import check_structures, read_structures
+    from schnorb_t.structures import StructureFile, check_structures
     from schnorb_t.training.checkpoint import find_model
 
     if reference and not plot:
@@ -96,12 +96,11 @@ def predict(
 
         check_width(broadening)
     predictor = load(model, device)
-    read = read_structures(structures)
+    read = StructureFile(structures)
     sound, bad = check_structures(read, predictor.basis.elements, structures, skip_bad)
-    chosen = [read[i] for i in sound]
     drawn = sound[:plot_limit] if plot else []
     if plot:
-        find = references(reference, {i: read[i] for i in drawn}, structures)
+        find = references(reference, dict(zip(*next(read.windows(drawn, len(drawn))), strict=True)), structures)
         exports.append((plot, picture_files(set(drawn), find, broadening)))
     pages = None
     if html:
@@ -110,6 +109,7 @@ def predict(
         pages = Pages(len(sound), structures.name, broadening, doubt_above)
         exports.append((html, pages))
     shown: dict[int, Any] = {}
+    first = frozenset(sound[:SHOWN])
     doubts: dict[int, tuple[float, str]] = {}
     start = time.perf_counter()
     with (
@@ -118,14 +118,19 @@ def predict(
     ):
         if writer:
             writer.skipped(bad)
-        with progress_bar(len(chosen), "predicting") as advance:
-            for index, prediction in _named(structures, predictor.predict_batches(chosen, batch_size, sound)):
+        batches = (
+            batch
+            for places, some in read.windows(sound)
+            for batch in predictor.predict_batches(some, batch_size, places)
+        )
+        with progress_bar(len(sound), "predicting") as advance:
+            for index, prediction in _named(structures, batches):
                 if writer:
                     writer.add(index, prediction)
                 export(index, prediction)
                 if prediction.doubt is not None:
                     doubts[index] = prediction.doubt, prediction.name
-                if index in sound[:SHOWN]:
+                if index in first:
                     shown[index] = prediction
                 advance(1)
     written = {str(folder): f"files of {len(sound):,} structures" for folder, _ in exports}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def project(full: Path, *, output: Path, target: str = "wqao", keep_contraction:
     Raises:
         UserError: the file cannot be projected, or is the output itself.
     """
+    from schnorb_t import keys
     from schnorb_t.data.store import Store, StoreWriter
     from schnorb_t.progress import tracked
     from schnorb_t.reference.labels import projected_header, record_of
@@ -36,6 +38,8 @@ def project(full: Path, *, output: Path, target: str = "wqao", keep_contraction:
     from schnorb_t.reference.pyscf import LabelError
 
     check_choice("--target", target, TARGETS)
+    of_orbitals = {keys.ORBITALS, keys.LEVELS, keys.LARGE_ORBITALS}
+    carried = [q.field for q in keys.stored() if q.optional and not of_orbitals & set(q.record_axes)]
     if full.resolve() == output.resolve():
         raise UserError(f"{full}: input and output are the same file")
     with Store(full) as store:
@@ -54,6 +58,8 @@ def project(full: Path, *, output: Path, target: str = "wqao", keep_contraction:
                     continue
                 r = store[index]
                 try:
+                    if r.hamiltonian is None:
+                        raise LabelError("has no Hamiltonian to project")
                     record = record_of(
                         target,
                         store.basis,
@@ -72,7 +78,9 @@ def project(full: Path, *, output: Path, target: str = "wqao", keep_contraction:
                 except LabelError as error:
                     writer.add_failure(r.name, str(error), r.order)
                 else:
-                    writer.add(record)
+                    # what does not speak of orbitals stays: forces, dipole moment, charges, masses ...
+                    kept = {f: v for f in carried if (v := getattr(r, f)) is not None and getattr(record, f) is None}
+                    writer.add(replace(record, **kept))
     with Store(output) as store:
         return {"output": str(output), "molecules": len(store), "failed": len(store.failures)}
 

@@ -18,6 +18,7 @@ from schnorb_t.conventions import reorder_from_pyscf
 from schnorb_t.physics.occupations import fill
 from schnorb_t.prediction import Prediction
 from schnorb_t.reference.pyscf import mole_from_basis
+from schnorb_t.units import BOHR
 
 #: What a molecule without functions of its own tells of its atoms, electrons and orbital labels.
 _ATOMS_AND_LABELS = frozenset(
@@ -111,6 +112,8 @@ class PredictedMeanField:
             "_overlap": order.matrix(prediction.overlap),
         }
         for name, value in values.items():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False  # a prediction cannot be changed in place either
             object.__setattr__(self, name, value)
 
     @property  # type: ignore[misc]  # what isinstance asks
@@ -147,6 +150,8 @@ class PredictedMeanField:
     def _check(self, mol) -> None:
         if mol is not None and mol is not self.mol:
             raise NotImplementedError("a prediction belongs to one molecule; predict the other one")
+        if np.abs(self._functions.atom_coords() * BOHR - self.prediction.positions).max() > 1e-6:
+            raise NotImplementedError("the atoms of this molecule were moved; predict them where they are now")
 
     def _fixed(self, what: str) -> None:
         if self.prediction.basis.projected:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -74,7 +74,7 @@ def record_of(
     atomic_numbers: np.ndarray,
     positions: np.ndarray,
     hamiltonian: np.ndarray,
-    total_energy: float,
+    total_energy: float | None,
     n_electrons: int,
     name: str,
     group: str,
@@ -94,7 +94,7 @@ def record_of(
         positions: [n, 3], Å.
         hamiltonian: [m, m] in ``large_basis``, our order, Eh; its eigenvalues, less those of a core that the target
             leaves out, become ``large_basis_energies``.
-        total_energy: Eh.
+        total_energy: Eh, where it is known.
         n_electrons: core included; the record counts those of the target's orbitals.
         name, group, split, order: as in ``MoleculeRecord``.
         keep_contraction: store A of the projection.
@@ -123,7 +123,7 @@ def record_of(
         hamiltonian=hamiltonian,
         overlap=overlap,
         large_basis_energies=energies,
-        total_energy=float(total_energy),
+        total_energy=None if total_energy is None else float(total_energy),
         n_electrons=int(n_electrons),
         name=name,
         group=group,
@@ -177,7 +177,7 @@ class LabelJob:
             self.max_memory,
             self.forces,
         )
-        return record_of(
+        record = record_of(
             self.target,
             basis_from_pyscf(self.level.basis, structure.atomic_numbers),
             structure.atomic_numbers,
@@ -194,3 +194,4 @@ class LabelJob:
             result.dipole if self.forces else None,
             result.forces,
         )
+        return record if structure.masses is None else replace(record, masses=structure.isotope_masses)

@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 
+import numpy as np
 from ase.data import chemical_symbols
 
 from schnorb_t.errors import UserError
@@ -56,8 +57,10 @@ def input_text(structure: Structure, method: str, basis: str, keywords: str, tex
     if text:
         lines += ["%output", "  Print[P_Basis] 2", "  Print[P_MOs] 1", "  Print[P_Overlap] 1", "end"]
     lines.append(f"* xyz {structure.charge} 1")
-    for z, (x, y, w) in zip(structure.atomic_numbers, structure.positions, strict=True):
-        lines.append(f"{chemical_symbols[z]:<2} {x:18.10f} {y:18.10f} {w:18.10f}")
+    masses = np.full(len(structure), np.nan) if structure.masses is None else structure.masses
+    for z, (x, y, w), mass in zip(structure.atomic_numbers, structure.positions, masses, strict=True):
+        isotope = "" if np.isnan(mass) else f"   M={mass:g}"
+        lines.append(f"{chemical_symbols[z]:<2} {x:18.10f} {y:18.10f} {w:18.10f}{isotope}")
     return "\n".join([*lines, "*", ""])
 
 

@@ -151,4 +151,5 @@ class XtbJob:
             group=structure.group,
             split=structure.split,
             order=structure.order,
+            masses=structure.isotope_masses,
         )

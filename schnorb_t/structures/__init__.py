@@ -6,7 +6,7 @@
 
 from .electrons import Electrons, Statement, electrons
 from .geometry import bonds, graph_key
-from .reading import iter_structures, read_for_labels, read_structures
+from .reading import LabelFiles, StructureFile, iter_structures, read_for_labels, read_structures
 from .rules import (
     MAX_LISTED,
     OVERLAP,
@@ -27,9 +27,11 @@ __all__ = [
     "OVERLAP",
     "RULES",
     "Electrons",
+    "LabelFiles",
     "Rule",
     "Statement",
     "Structure",
+    "StructureFile",
     "as_structure",
     "bonds",
     "broken_rule",

@@ -248,6 +248,7 @@ def _orca_surroundings(text: str) -> tuple[str, ...]:
 
 
 def _orca_atoms(text: str) -> list[tuple[str, list[str]]]:
+    text = re.sub(r"\b([MZ])[ \t]*=[ \t]*(?=\d)", r"\1=", text, flags=re.I)
     rows = [line.split() for line in text.split("\n") if line.strip()]
     # "H : 0 0 0" is a ghost too; Q is a point charge, whose first number is its charge
     rows = [[r[0] + ":", *r[2:]] if r[1:2] == [":"] else r for r in rows]

@@ -171,31 +171,141 @@ def read_structures(paths: str | Path | Sequence[str | Path]) -> list[Structure]
     return [structure for path in files for structure in iter_structures(path)]
 
 
-def read_for_labels(paths: Sequence[str | Path]) -> list[Structure]:
-    """Structures of several files, each with a name of its own, a group and its place in the order of all.
+#: Structures of files that are kept in memory; of longer files each is read again where it is wanted.
+HELD = 5000
+
+
+class StructureFile:
+    """The structures of a file, to be gone through more than once: few are kept in memory, of many none.
+
+    Args:
+        path: as in ``iter_structures``.
+
+    Attributes:
+        count: how many there are, once somebody went through them all.
+
+    Raises:
+        UserError: as ``iter_structures``; or the file was changed between two readings.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path, self.count = Path(path), -1
+        self._held: list[Structure] | None = None
+
+    def __iter__(self) -> Iterator[Structure]:
+        if self._held is not None:
+            yield from self._held
+            return
+        held: list[Structure] = []
+        n = 0
+        for structure in self._read():
+            if n < HELD:
+                held.append(structure)
+            elif n == HELD:
+                held.clear()
+            n += 1
+            yield structure
+        self._check_count(n)
+        self._held = held if n <= HELD else None
+
+    def _read(self) -> Iterator[Structure]:
+        return iter_structures(self.path)
+
+    def _check_count(self, n: int) -> None:
+        if self.count not in (-1, n):
+            raise UserError(f"{self.path}: the file was changed while it was in use; start again")
+        self.count = n
+
+    def windows(self, places: Sequence[int], size: int | None = None) -> Iterator[tuple[list[int], list[Structure]]]:
+        """Some of the structures, ``size`` at a time.
+
+        Args:
+            places: of the wanted ones in the file, ascending.
+            size: of a window; by default as many as are kept in memory.
+
+        Yields:
+            places and structures.
+        """
+        wanted, size = iter(places), size or HELD
+        following = next(wanted, None)
+        found: tuple[list[int], list[Structure]] = ([], [])
+        for place, structure in enumerate(self):
+            if place == following:
+                found[0].append(place)
+                found[1].append(structure)
+                following = next(wanted, None)
+            if len(found[0]) == size:
+                yield found
+                found = ([], [])
+        if found[0]:
+            yield found
+
+
+class LabelFiles(StructureFile):
+    """Structures of several files to be labelled, each with a name of its own, a group and its place in the order.
 
     A structure without a name is called after its file and place (``water:3``); without a group, its group is the graph
     of its bonds. A folder is one of QM9's members. Structures of one SD or mol2 file that share a title (conformers)
-    get their place behind it.
+    get their place behind it. Few are kept in memory, of many none.
+
+    Attributes:
+        orders: name -> place in the order of all.
+        elements: name -> atomic numbers.
 
     Raises:
         UserError: as ``iter_structures``; or a name occurs twice.
     """
-    from . import qm9
 
-    out: list[Structure] = []
-    for path in map(Path, paths):
-        found = (
-            [m.structure(str(path), k) for k, m in enumerate(qm9.read(path))]
-            if path.is_dir()
-            else list(iter_structures(path))
-        )
-        if path.suffix.lower() in (".sdf", ".sd", ".mol2"):
-            shared = Counter(s.name for s in found)
-            found = [replace(s, name=f"{s.name}:{s.index}") if s.name and shared[s.name] > 1 else s for s in found]
-        for place, s in enumerate(found):
-            out.append(with_group(replace(s, name=s.name or f"{path.stem}:{place}", order=len(out))))
-    name, times = Counter(s.name for s in out).most_common(1)[0] if out else ("", 0)
-    if times > 1:
-        raise UserError(f"{', '.join(map(str, paths))}: {times} structures are called {name!r}; names must be unique")
-    return out
+    def __init__(self, paths: Sequence[str | Path]):
+        super().__init__(", ".join(map(str, paths)))
+        self.paths = [Path(path) for path in paths]
+        self._titles = {path: self._shared_titles(path) for path in self.paths}
+        self.orders: dict[str, int] = {}
+        self.elements: dict[str, frozenset[int]] = {}
+        sets: dict[frozenset[int], frozenset[int]] = {}  # one object for all molecules of the same elements
+        twice: Counter[str] = Counter()
+        for structure in self.without_groups():
+            if structure.name in self.orders:
+                twice[structure.name] += 1
+            self.orders.setdefault(structure.name, structure.order)
+            elements = frozenset(structure.atomic_numbers.tolist())
+            self.elements[structure.name] = sets.setdefault(elements, elements)
+        if twice:
+            name, times = twice.most_common(1)[0]
+            raise UserError(f"{self.path}: {times + 1} structures are called {name!r}; names must be unique")
+
+    @staticmethod
+    def _shared_titles(path: Path) -> frozenset[str]:
+        if path.suffix.lower() not in (".sdf", ".sd", ".mol2"):
+            return frozenset()
+        return frozenset(name for name, n in Counter(s.name for s in iter_structures(path)).items() if name and n > 1)
+
+    def _read(self) -> Iterator[Structure]:
+        from . import qm9
+
+        order = 0
+        for path in self.paths:
+            members = (m.structure(str(path), k) for k, m in enumerate(qm9.read(path))) if path.is_dir() else None
+            for place, s in enumerate(members or iter_structures(path)):
+                name = f"{s.name}:{s.index}" if s.name in self._titles[path] else s.name or f"{path.stem}:{place}"
+                yield replace(s, name=name, order=order)
+                order += 1
+
+    def without_groups(self) -> Iterator[Structure]:
+        """All, without the work that groups are."""
+        return super().__iter__()
+
+    def __iter__(self) -> Iterator[Structure]:
+        return map(with_group, self.without_groups())
+
+    def __len__(self) -> int:
+        return len(self.orders)
+
+
+def read_for_labels(paths: Sequence[str | Path]) -> list[Structure]:
+    """All structures of several files, with name, group and order, in memory; see ``LabelFiles``.
+
+    Raises:
+        UserError: as ``LabelFiles``.
+    """
+    return list(LabelFiles(paths))

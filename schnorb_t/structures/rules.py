@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -195,7 +195,7 @@ def check_structure(
 
 
 def check_structures(
-    structures: Sequence[Atoms | Structure],
+    structures: Iterable[Atoms | Structure],
     elements: Known = None,
     file: str | Path | None = None,
     skip_bad: bool = False,
@@ -203,7 +203,7 @@ def check_structures(
     """Check all structures before any work.
 
     Args:
-        structures: to check.
+        structures: to check, looked at one by one and once.
         elements: atomic numbers that a model or basis knows; ``None`` allows all.
         file: where they come from, for messages.
         skip_bad: do not raise for bad structures as long as one is sound.
@@ -222,15 +222,15 @@ def check_structures(
         else:
             sound.append(index)
     if bad and (not skip_bad or not sound):
-        refuse_all(bad, len(structures), file, skippable=not skip_bad and bool(sound) and bool(file))
+        refuse_all(bad, len(sound) + len(bad), file, skippable=not skip_bad and bool(sound) and bool(file))
     return sound, bad
 
 
-def sort_out(structures: Sequence[Structure], skip_bad: bool = False, skippable: bool = True) -> dict[str, str]:
+def sort_out(structures: Iterable[Structure], skip_bad: bool = False, skippable: bool = True) -> dict[str, str]:
     """Name -> reason of every structure that cannot be calculated, found before any calculation.
 
     Args:
-        structures: with names.
+        structures: with names; looked at one by one and once.
         skip_bad: do not raise for broken structures.
         skippable: point to ``--skip-bad`` in the message.
 
@@ -243,18 +243,22 @@ def sort_out(structures: Sequence[Structure], skip_bad: bool = False, skippable:
     """
     broken: dict[str, str] = {}
     shells: dict[str, str] = {}
+    places: dict[str, int] = {}
+    total = 0
     for s in structures:
         rule, fault = broken_rule(s)
         if fault:
             (shells if rule == "closed shell" else broken)[s.name] = fault
-    bad = {**broken, **shells} if len(broken) + len(shells) == len(structures) else broken
-    if bad and (not skip_bad or len(bad) == len(structures)):
-        lines = [f"structure {k} ({s.name}): {bad[s.name]}" for k, s in enumerate(structures) if s.name in bad]
+            places[s.name] = total
+        total += 1
+    bad = {**broken, **shells} if len(broken) + len(shells) == total else broken
+    if bad and (not skip_bad or len(bad) == total):
+        lines = [f"structure {k} ({name}): {bad[name]}" for name, k in places.items() if name in bad]
         more = f"\n  and {len(lines) - MAX_LISTED} more" if len(lines) > MAX_LISTED else ""
-        rest = "" if len(bad) == len(structures) or not skippable else "\nmend them, or leave them out with --skip-bad"
+        rest = "" if len(bad) == total or not skippable else "\nmend them, or leave them out with --skip-bad"
         listing = "\n  ".join(lines[:MAX_LISTED])
-        raise UserError(f"{len(bad)} of {len(structures)} structures cannot be labelled:\n  {listing}{more}{rest}")
-    return {s.name: broken.get(s.name) or shells[s.name] for s in structures if s.name in broken or s.name in shells}
+        raise UserError(f"{len(bad)} of {total} structures cannot be labelled:\n  {listing}{more}{rest}")
+    return {name: broken.get(name) or shells[name] for name in places}
 
 
 def refuse_all(bad: Sequence[str], total: int, file: str | Path | None = None, skippable: bool = True) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.data import chemical_symbols
+from ase.data import atomic_masses, chemical_symbols
 
 from schnorb_t.basis import all_electrons
 
@@ -78,6 +78,13 @@ class Structure:
         """In Hill's order; isotopes count as their elements."""
         return self.to_atoms().get_chemical_formula(mode="hill")
 
+    @property
+    def isotope_masses(self) -> np.ndarray | None:
+        """[n], atomic mass units, of all atoms; ``None`` where the source names no isotope."""
+        if self.masses is None:
+            return None
+        return np.where(np.isnan(self.masses), atomic_masses[self.atomic_numbers], self.masses)
+
     def to_atoms(self) -> Atoms:
         """ASE's atoms, with name, group, split, charge and multiplicity in ``info`` where they are known."""
         known = {"name": self.name, "group": self.group, "split": self.split}
@@ -88,8 +95,7 @@ class Structure:
             info["multiplicity"] = self.multiplicity
         atoms = Atoms(self.atomic_numbers, self.positions, cell=self.cell, pbc=self.pbc, info=info)
         if self.masses is not None:
-            usual = np.isnan(self.masses)
-            atoms.set_masses(np.where(usual, atoms.get_masses(), self.masses))
+            atoms.set_masses(self.isotope_masses)
         return atoms
 
     def __len__(self) -> int:

@@ -6,7 +6,8 @@ from ase.io import write
 from scipy.spatial.transform import Rotation
 
 from schnorb_t.errors import UserError
-from schnorb_t.structures import fault_of, from_atoms, graph_key, open_shell, read_for_labels
+from schnorb_t.structures import fault_of, from_atoms, graph_key, open_shell, read_for_labels, read_structures
+from tests.structures.files import WATER, put, xyz
 
 
 def test_graph_key_is_blind_to_order_and_conformer():
@@ -84,3 +85,56 @@ def test_open_shells_are_seen():
     assert "multiplicity 3" in open_shell(structure(molecule("O2")))
     assert "multiplicity 3" in open_shell(structure(Atoms("O2", [[0, 0, 0], [0, 0, 1.2]], info={"multiplicity": 3})))
     assert open_shell(structure(molecule("N2"))) == ""
+
+
+def test_isotopes_reach_store_predictions_and_orca(tmp_path):
+    pytest.importorskip("tblite")
+    import h5py
+
+    from schnorb_t.commands.label_xtb import label_xtb
+    from schnorb_t.commands.predict import predict
+    from schnorb_t.commands.write_orca import write_orca
+    from schnorb_t.data.store import Store
+
+    heavy = [("D", *x) if s == "H" else (s, *x) for s, *x in WATER]
+    path = put(tmp_path, "a.xyz", xyz(WATER, "") + xyz(heavy, ""))
+    label_xtb([path], output=tmp_path / "l.h5")
+    with Store(tmp_path / "l.h5") as store:
+        assert store[0].masses is None and store.has("masses").tolist() == [False, True]
+        assert np.allclose(store[1].masses, [15.999, 2.014, 2.014])
+    predict("hcnof", path, output=tmp_path / "p.h5")
+    with h5py.File(tmp_path / "p.h5") as file:
+        assert "masses" not in file["000000"]
+        assert np.allclose(file["000001/masses"][:], [15.999, 2.014, 2.014])
+    write_orca([path], output=tmp_path / "runs")
+    text = (tmp_path / "runs" / "a_1.inp").read_text()
+    assert text.count("M=2.014") == 2 and "M=" not in (tmp_path / "runs" / "a_0.inp").read_text()
+    (again,) = read_structures(tmp_path / "runs" / "a_1.inp")
+    assert again.masses[1:].tolist() == [2, 2]
+
+
+def test_long_files_are_not_kept_in_memory(tmp_path, monkeypatch):
+    """With a limit of two structures in memory: the same files, the same faults, windows of two."""
+    import h5py
+
+    from schnorb_t.commands.predict import predict
+    from schnorb_t.structures import LabelFiles, StructureFile, reading
+
+    path = put(tmp_path, "a.xyz", "".join(xyz(WATER, f"name=w{k}") for k in range(7)) + xyz(WATER, "charge=1"))
+    predict("hcnof", path, output=tmp_path / "short.h5", skip_bad=True)
+    monkeypatch.setattr(reading, "HELD", 2)
+    predict("hcnof", path, output=tmp_path / "long.h5", skip_bad=True)
+    with h5py.File(tmp_path / "short.h5") as short, h5py.File(tmp_path / "long.h5") as long:
+        assert list(short) == list(long) and len(short) == 7 and short.attrs["skipped"] == long.attrs["skipped"]
+        for name in short:
+            assert np.allclose(short[name]["hamiltonian"][:], long[name]["hamiltonian"][:], atol=1e-6)
+    read = StructureFile(path)
+    list(read)
+    assert read.count == 8 and read._held is None
+    assert [places for places, _ in read.windows([0, 3, 4, 7], 2)] == [[0, 3], [4, 7]]
+    files = LabelFiles([path])
+    assert [s.name for s in files] == [*(f"w{k}" for k in range(7)), "a:7"] == list(files.orders)
+    assert files._held is None and files.elements["w0"] == {1, 8}
+    put(tmp_path, "a.xyz", xyz(WATER))
+    with pytest.raises(UserError, match="changed while it was in use"):
+        list(files)
