@@ -294,7 +294,7 @@ def test_not_hdf5(path):
 def test_foreign_hdf5(path):
     with h5py.File(path, "w") as file:
         file["energies"] = [1.0]
-    with pytest.raises(UserError, match="not one of this package"):
+    with pytest.raises(UserError, match="not a store of this package"):
         Store(path)
 
 

@@ -189,7 +189,8 @@ def test_copies_and_pickle(fixed, projected):
                 (again.mulliken_pop()[1], mf.mulliken_pop()[1]),
             ):
                 assert np.array_equal(a, b)
-            again.mo_occ[:] = 0
+            with pytest.raises(ValueError, match="read-only"):
+                again.mo_occ[:] = 0
         assert mf.mo_occ.sum() == prediction.n_electrons
 
 
