@@ -3,13 +3,14 @@
 # make qm9 QM9=geometries.npz.xz   labels 600 molecules of QM9 (hours), trains configs/qm9.yaml (hours), tests
 # make gfn2 QM9=...                       trains the prior that configs/qm9.yaml takes from the package (GFN2-xTB labels)
 # make organic POOL=molecules.csv QM9=...  geometries, labels, pretraining, training and doubt of organic (days)
-# make lint  style and types; make wheel   source distribution and wheel in dist/
+# make lint  style, types, workflow files; make test-lowest  the test suite with the lowest versions of all dependencies
+# make wheel   source distribution and wheel in dist/
 # All can be repeated; neither needs the other. PYTHON=python3.11 chooses another interpreter (3.10 or newer).
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: fit test test-slow qm9 gfn2 organic lint wheel clean
+.PHONY: fit test test-slow qm9 gfn2 organic test-lowest lint wheel clean
 
 fit: $(VENV)/.installed
 	$(VENV)/bin/schnorb_t fit --config configs/sample.yaml $(ARGS)
@@ -67,6 +68,18 @@ lint: $(VENV)/.installed
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(VENV)/bin/zizmor --offline --quiet --config .github/zizmor.yml .github
+
+# needs Python 3.10, which all of these lowest versions have packages for
+test-lowest: PYTHON := python3.10
+test-lowest: pyproject.toml constraints-lowest.txt
+	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e ".[pyscf,dask,sample,xtb,select,test]"
+	$(VENV)-lowest/bin/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 wheel: $(VENV)/.installed
 	rm -rf dist build
@@ -80,4 +93,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) *.egg-info
+	rm -rf $(VENV) $(VENV)-lowest build dist site *.egg-info
