@@ -4,13 +4,14 @@
 # make gfn2 QM9=...                       trains the prior that configs/qm9.yaml takes from the package (GFN2-xTB labels)
 # make organic POOL=molecules.csv QM9=...  geometries, labels, pretraining, training and doubt of organic (days)
 # make lint  style, types, workflow files; make test-lowest  the test suite with the lowest versions of all dependencies
+# make docs    the documentation as a site in site/, tutorials executed, warnings are errors
 # make wheel   source distribution and wheel in dist/
 # All can be repeated; neither needs the other. PYTHON=python3.11 chooses another interpreter (3.10 or newer).
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: fit test test-slow qm9 gfn2 organic test-lowest lint wheel clean
+.PHONY: fit test test-slow qm9 gfn2 organic test-lowest lint docs wheel clean
 
 fit: $(VENV)/.installed
 	$(VENV)/bin/schnorb_t fit --config configs/sample.yaml $(ARGS)
@@ -81,6 +82,10 @@ test-lowest: pyproject.toml constraints-lowest.txt
 	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e ".[pyscf,dask,sample,xtb,select,test]"
 	$(VENV)-lowest/bin/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
+docs: $(VENV)/.installed
+	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs,select]"
+	MPLBACKEND=agg OMP_NUM_THREADS=1 $(RUN) mkdocs build --strict --quiet
+
 wheel: $(VENV)/.installed
 	rm -rf dist build
 	$(RUN) build --outdir dist .
@@ -93,4 +98,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest build dist site *.egg-info
+	rm -rf $(VENV) $(VENV)-lowest build dist site .cache *.egg-info
