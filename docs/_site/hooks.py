@@ -36,7 +36,10 @@ def command_reference() -> str:
     from schnorb_t.commands import COMMANDS, run
 
     os.environ["COLUMNS"] = "100"
-    parts = ["# Command reference", "What `schnorb_t COMMAND --help` prints. What commands have in common: [Commands](commands.md)."]
+    parts = [
+        "# Command reference",
+        "What `schnorb_t COMMAND --help` prints. What commands have in common: [Commands](commands.md).",
+    ]
     for name, command in COMMANDS.items():
         parts.append(f"## {name}\n\n{command.summary[0].upper()}{command.summary[1:]}.")
         if name == "fit":
@@ -54,8 +57,8 @@ def configuration() -> str:
     text = printed(lambda: parse_configuration(["--config", "sample", "--print_config"], parser))
     text = re.sub(r"^- .*sample\.yaml$", "- sample", text, flags=re.M)
     intro = (
-        "What `schnorb_t fit --config sample --print_config` prints: every key, its meaning, and its value in the configuration "
-        "`sample`. `--data.batch_size 8` on the command line sets one."
+        "What `schnorb_t fit --config sample --print_config` prints: every key, its meaning, and its value in the "
+        "configuration `sample`. `--data.batch_size 8` on the command line sets one."
     )
     return f"# Configuration\n\n{intro}\n\n```yaml\n{text}\n```\n"
 

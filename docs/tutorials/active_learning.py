@@ -1,7 +1,8 @@
 # %% [markdown]
 # # Active learning
 #
-# A label costs minutes, a prediction milliseconds. So a model looks at a pool of molecules and says which would teach it most.
+# A label costs minutes, a prediction milliseconds. So a model looks at a pool of molecules and says which would teach
+# it most.
 #
 # ```
 # schnorb_t select pool.xyz organic -n 100 --labelled labels.h5 -o chosen.xyz
@@ -34,7 +35,8 @@ print("sure of:  ", [f"{name} {doubt:.2f}" for doubt, name in doubts[:4]])
 print("doubtful: ", [f"{name} {doubt:.2f}" for doubt, name in doubts[-6:]])
 
 # %% [markdown]
-# The largest doubts alone may be of molecules that resemble each other; the default of `schnorb_t select` weighs doubt with the
+# The largest doubts alone may be of molecules that resemble each other; the default of `schnorb_t select` weighs
+# doubt with the
 # distance from everything chosen before.
 
 # %%
@@ -46,4 +48,5 @@ chosen = select(structures, 6, method="fps-doubt", predictor=model)
 chosen
 
 # %% [markdown]
-# Label them, add them to the store, train on; `schnorb_t learn` does the whole round ([Active learning](../active_learning.md)).
+# Label them, add them to the store, train on; `schnorb_t learn` does the whole round ([Active
+# learning](../active_learning.md)).

@@ -1,7 +1,8 @@
 # %% [markdown]
 # # Hand over to DFTB+
 #
-# Predicted matrices in the files of DFTB+: `hamsqr1.dat` and `oversqr.dat` of each molecule, and Slater-Koster files of the
+# Predicted matrices in the files of DFTB+: `hamsqr1.dat` and `oversqr.dat` of each molecule, and Slater-Koster files
+# of the
 # two-centre part. DFTB+ need not be installed.
 #
 # ```
@@ -35,7 +36,8 @@ levels = scipy.linalg.eigh(h, s, eigvals_only=True)
 np.abs(levels - prediction.orbital_energies).max()
 
 # %% [markdown]
-# Slater-Koster files hold the two-centre part of the model, a function of distance for each pair of elements; what the network adds
+# Slater-Koster files hold the two-centre part of the model, a function of distance for each pair of elements; what
+# the network adds
 # for the surroundings cannot be in them.
 
 # %%
@@ -46,5 +48,6 @@ for path in sorted((folder / "skf").glob("*.skf"))[:4]:
     print(path.name, path.stat().st_size, "bytes")
 
 # %% [markdown]
-# With DFTB+ 25.1 or newer as a library, it solves and fills the predicted matrices itself: `schnorb_t.interfaces.dftbplus.DFTBPlus`
+# With DFTB+ 25.1 or newer as a library, it solves and fills the predicted matrices itself:
+# `schnorb_t.interfaces.dftbplus.DFTBPlus`
 # ([Handing predictions on](../interfaces.md)).

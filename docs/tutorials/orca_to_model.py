@@ -1,9 +1,11 @@
 # %% [markdown]
 # # From ORCA to a model
 #
-# Finished ORCA jobs become labels: `import-orca` reads and checks them, `project` carries them to the minimal basis, `fit` learns.
+# Finished ORCA jobs become labels: `import-orca` reads and checks them, `project` carries them to the minimal basis,
+# `fit` learns.
 #
-# ORCA itself cannot run on this page. Its JSON files are stood in for by files of the same form that are computed with PySCF; with
+# ORCA itself cannot run on this page. Its JSON files are stood in for by files of the same form that are computed
+# with PySCF; with
 # your own jobs, begin at `import_orca`.
 
 # %%
@@ -29,7 +31,8 @@ for k, stretch in enumerate((0.97, 1.0, 1.03, 1.06)):
 print(sorted(p.name for p in Path("runs").iterdir()))
 
 # %% [markdown]
-# Every molecule is checked against its own orbitals: is S positive definite, are the orbitals orthonormal, does H give their energies
+# Every molecule is checked against its own orbitals: is S positive definite, are the orbitals orthonormal, does H
+# give their energies
 # back? What fails is refused, with the reason.
 
 # %%
@@ -43,7 +46,7 @@ for m in imported["molecules"]:
 
 # %%
 from schnorb_t.commands.project import project
-from schnorb_t.data.store import Store, set_splits
+from schnorb_t.data.store import Store
 
 with contextlib.redirect_stderr(io.StringIO()):
     project(Path("orca.h5"), output=Path("minimal.h5"), target="wqvo")

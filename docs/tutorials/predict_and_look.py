@@ -1,7 +1,8 @@
 # %% [markdown]
 # # Predict and look
 #
-# A model that comes with the package predicts the electronic structure of a molecule; we look at its levels, one orbital and
+# A model that comes with the package predicts the electronic structure of a molecule; we look at its levels, one
+# orbital and
 # charges.
 
 # %%
@@ -39,7 +40,8 @@ axis.legend()
 plt.show()
 
 # %% [markdown]
-# Charges, and what the HOMO is made of. `orbital_labels` says to which atom, shell and component each row of H, S and the
+# Charges, and what the HOMO is made of. `orbital_labels` says to which atom, shell and component each row of H, S and
+# the
 # orbitals belongs.
 
 # %%
@@ -85,7 +87,8 @@ axis.set(title="HOMO of furan", xlabel="Å", ylabel="Å")
 plt.show()
 
 # %% [markdown]
-# Some molecules are unlike all that the model has learned from, and it says so: the doubt of a squeezed benzene is many times
+# Some molecules are unlike all that the model has learned from, and it says so: the doubt of a squeezed benzene is
+# many times
 # that of benzene.
 
 # %%

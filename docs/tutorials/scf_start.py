@@ -1,7 +1,8 @@
 # %% [markdown]
 # # Start an SCF from a prediction
 #
-# The model `def2svp` predicts the Fock matrix in def2-SVP; the density that it fills is a better start than PySCF's own.
+# The model `def2svp` predicts the Fock matrix in def2-SVP; the density that it fills is a better start than PySCF's
+# own.
 
 # %%
 from ase.build import molecule
@@ -33,7 +34,8 @@ print(f"from the prediction: {ours.cycles} cycles, {ours.e_tot:.8f} Eh")
 print(f"from PySCF's guess:  {default.cycles} cycles, {default.e_tot:.8f} Eh")
 
 # %% [markdown]
-# Both arrive at the same energy. A minimal-basis model can start the same SCF: a linear model carries its orbitals back to
+# Both arrive at the same energy. A minimal-basis model can start the same SCF: a linear model carries its orbitals
+# back to
 # def2-SVP. What each start saves, over many molecules: [Starting an SCF](../scf_guess.md).
 
 # %%

@@ -1,7 +1,8 @@
 # %% [markdown]
 # # Train on your own labels
 #
-# From structures to a model: PySCF labels them, a store holds the labels, the network learns them. Six molecules and a small
+# From structures to a model: PySCF labels them, a store holds the labels, the network learns them. Six molecules and
+# a small
 # network keep this page short; a useful model takes hundreds of molecules and the configuration `organic` as it is.
 #
 # The same as four commands:

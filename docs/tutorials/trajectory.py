@@ -1,7 +1,8 @@
 # %% [markdown]
 # # Orbitals along a trajectory
 #
-# Many geometries of one molecule in one call. Butadiene turns about its middle bond: the two halves' pi systems, together when
+# Many geometries of one molecule in one call. Butadiene turns about its middle bond: the two halves' pi systems,
+# together when
 # planar, come apart at 90 degrees, so the HOMO falls and the LUMO rises.
 
 # %%
