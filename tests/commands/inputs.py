@@ -29,7 +29,7 @@ NEEDS = {
     "select": "skmatter",
 }
 #: read something and write nothing by default, or have options of another kind
-NO_OUTPUT = ("check", "splits", "evaluate", "info", "selftest", "completion", "fit")
+NO_OUTPUT = ("check", "splits", "evaluate", "info", "selftest", "completion", "fit", "learn")
 #: go on with an output that exists instead of refusing it, or replace it as they always did
 CONTINUE = (
     "geometries",
@@ -43,7 +43,7 @@ CONTINUE = (
     "fit-contraction",
 )
 WITH_OUTPUT = [name for name in COMMANDS if name not in NO_OUTPUT]
-WITH_INPUT = [name for name in COMMANDS if name not in ("info", "selftest", "completion", "sample")]
+WITH_INPUT = [name for name in COMMANDS if name not in ("info", "selftest", "completion", "sample", "learn")]
 
 
 def make_inputs(folder: Path) -> None:
@@ -70,7 +70,7 @@ def make_full(folder: Path) -> None:
     set_splits(folder / "full.h5", {"water": "train"})
 
 
-def first_input(name: str, folder: Path) -> list[Path]:
+def first_input(name: str, folder: Path) -> list[str | Path]:
     """The positional arguments of a command."""
     return {
         "predict": [folder / "a.ckpt", folder / "water.xyz"],
@@ -97,6 +97,7 @@ def first_input(name: str, folder: Path) -> list[Path]:
         "completion": ["bash"],
         "selftest": [],
         "fit": [],
+        "learn": ["--config", folder / "learn.yaml"],
     }[name]
 
 
