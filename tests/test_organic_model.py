@@ -1,5 +1,7 @@
 """The model ``organic``: elements it knows, and that it says where not to be believed."""
 
+import inspect
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -55,6 +57,26 @@ def test_doubt_is_larger_off_the_domain(model):
     known = max(model.predict(molecule(name)).doubt for name in ("C6H6", "CH3CONH2", "CH3CH2OH", "C4H4O"))
     for atoms in (molecule("H2"), stretched_ethane(), squeezed_benzene()):
         assert model.predict(atoms).doubt > 1.3 * known
+
+
+def water_dimer() -> Atoms:
+    """Two molecules, and the model has learned from single ones."""
+    one, other = molecule("H2O"), molecule("H2O")
+    other.rotate(40, "z")
+    other.translate([2.9, 0.3, 0.2])
+    return one + other
+
+
+def test_what_is_off_the_domain_is_named_by_default(model):
+    """Beyond the default of ``predict --doubt-above``."""
+    from schnorb_t.commands.predict import predict
+    from schnorb_t.interfaces.viewer.doubt import DOUBT_ABOVE
+
+    assert inspect.signature(predict).parameters["doubt_above"].default == DOUBT_ABOVE == 0.15
+    named = (molecule("H2"), water_dimer(), stretched_ethane(), squeezed_benzene())
+    assert [model.predict(atoms).doubt > DOUBT_ABOVE for atoms in named] == [True] * 4
+    known = (molecule(name) for name in ("C6H6", "CH3CONH2", "CH3CH2OH", "C4H4O"))
+    assert [model.predict(atoms).doubt > DOUBT_ABOVE for atoms in known] == [False] * 4
 
 
 def test_doubt_does_not_depend_on_orientation_or_batch(model):

@@ -36,7 +36,7 @@ def predict(
     reference: Path | None = None,
     broadening: PositiveFloat = 0.3,
     plot_limit: PositiveInt = 200,
-    doubt_above: PositiveFloat = 0.3,
+    doubt_above: PositiveFloat = 0.15,
     force: bool = False,
 ) -> dict[str, Any]:
     """Predict Hamiltonian, overlap and orbital energies of neutral closed-shell molecules.
@@ -56,7 +56,8 @@ def predict(
         reference: labels of the same molecules (a store): --plot draws their levels beside the predicted ones
         broadening: width (standard deviation) of the levels in the density of states of --plot and --html, eV
         plot_limit: draw pictures of so many structures only, the first ones
-        doubt_above: eV; name structures whose HOMO or LUMO has a larger standard deviation (models that know doubt)
+        doubt_above: eV; name structures whose HOMO or LUMO has a larger standard deviation (models that know doubt);
+            beyond twice that a prediction is not to be trusted
         force: overwrite the output and files in the folders
 
     Returns:

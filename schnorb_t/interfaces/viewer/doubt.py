@@ -5,15 +5,15 @@ from __future__ import annotations
 from schnorb_t.prediction import Prediction
 from schnorb_t.units import HARTREE
 
-#: eV of doubt beyond which a prediction is not to be trusted; from half of it on it is less sure than usual.
-DOUBT_ABOVE = 0.3
+#: eV of doubt beyond which a prediction is less sure than usual; beyond twice that it is not to be trusted.
+DOUBT_ABOVE = 0.15
 
 
 def grade(doubt: float | None, above: float = DOUBT_ABOVE) -> str:
-    """``"unknown"``, ``"low"``, ``"raised"`` or ``"high"`` for a doubt in eV and the threshold of ``high``."""
+    """``"unknown"``, ``"low"``, ``"raised"`` or ``"high"`` for a doubt in eV and the threshold of ``raised``."""
     if doubt is None:
         return "unknown"
-    return "high" if doubt > above else "raised" if doubt > above / 2 else "low"
+    return "high" if doubt > 2 * above else "raised" if doubt > above else "low"
 
 
 _HEADLINES = {
@@ -59,9 +59,11 @@ def explain(prediction: Prediction, above: float = DOUBT_ABOVE) -> dict[str, obj
                 "twenty within two (the shaded bands in the diagram)."
             )
         if kind == "high":
-            sentences.append(f"Beyond {above:g} eV: check this structure by a calculation before you use its numbers.")
+            sentences.append(
+                f"Beyond {2 * above:g} eV: check this structure by a calculation before you use its numbers."
+            )
         elif kind == "raised":
-            sentences.append(f"More than half of the threshold of {above:g} eV: use with care.")
+            sentences.append(f"Beyond {above:g} eV: use with care.")
     sentences.append(
         f"Doubt is about the model, not about {method}: orbital energies of a density functional are themselves no "
         "ionisation energies."

@@ -103,7 +103,7 @@ class Pages:
         data = {
             "title": self.title or "Structures",
             "model": self._model,
-            "above": self.doubt_above,
+            "above": 2 * self.doubt_above,
             "columns": {key: [row[key] for row in rows] for key in (rows[0] if rows else {})},
             "sketches": [self._sketches.get(row["index"]) for row in rows] if self._sketches else None,
         }
@@ -112,7 +112,7 @@ class Pages:
             {
                 "title": html.escape(f"{data['title']} - orbitals"),
                 "style": asset("common.css") + asset("index.css"),
-                "above": f"{self.doubt_above:g}",
+                "above": f"{2 * self.doubt_above:g}",
                 "data": script_json(data),
                 "script": asset("index.js"),
             },

@@ -68,7 +68,7 @@ def page_text(
         prediction: of one molecule.
         index: of the structure in its file.
         broadening: eV, standard deviation of a level in the density of states.
-        doubt_above: eV; beyond it the page says that the prediction is not to be trusted.
+        doubt_above: eV; beyond it the page says to use the prediction with care, beyond twice that not to trust it.
         script: file beside the page that holds ``shared_script``; by default everything is in the page.
         index_page: file that the page links back to.
     """
