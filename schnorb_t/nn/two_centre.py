@@ -43,8 +43,14 @@ class BondFrameBlocks(nn.Module):
 
     @staticmethod
     def to_molecule(blocks: Tensor, rotation: Tensor) -> Tensor:
-        """D^T B D: bond frame -> molecule."""
-        return rotation.mT @ blocks @ rotation
+        """D^T B D of blocks [..., P, K, K] and D [P, K, K]: bond frame -> molecule."""
+        if blocks.dim() == 3:
+            return rotation.mT @ blocks @ rotation
+        # of several matrices: per pair two products of wide matrices, not two of small ones for each matrix
+        wide = blocks.flatten(0, -4).permute(1, 2, 0, 3)
+        p, k, n, _ = wide.shape
+        left = (rotation.mT @ wide.reshape(p, k, n * k)).reshape(p, k * n, k)
+        return (left @ rotation).reshape(p, k, n, k).permute(2, 0, 1, 3).unflatten(0, blocks.shape[:-3])
 
     @staticmethod
     def to_bond(blocks: Tensor, rotation: Tensor) -> Tensor:
