@@ -78,7 +78,7 @@ def test_the_commands_of_the_readme_run(folder):
     assert run_commands("README", folder) >= 4
     for name in ("out.h5", "mine.h5", "labels.h5", "out_cubes"):
         assert (folder / name).exists()
-    assert len(list((folder / "pictures").glob("*.png"))) == 4
+    assert len(list((folder / "pages").glob("*.html"))) == 5  # four molecules and the index
 
 
 def test_the_commands_of_getting_started_run(folder):
