@@ -108,13 +108,14 @@ class Pages:
             "sketches": [self._sketches.get(row["index"]) for row in rows] if self._sketches else None,
         }
         return fill(
-            asset("index.html"),
+            asset("head.html") + asset("index.html"),
             {
                 "title": html.escape(f"{data['title']} - orbitals"),
                 "style": asset("common.css") + asset("index.css"),
                 "above": f"{2 * self.doubt_above:g}",
                 "data": script_json(data),
-                "script": asset("index.js"),
+                "script": f"{asset('common.js')}\n{asset('index.js')}",
+                "sources": "'unsafe-inline'",
             },
         )
 

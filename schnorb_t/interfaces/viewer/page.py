@@ -50,7 +50,7 @@ def fill(template: str, values: dict[str, str]) -> str:
 def shared_script() -> str:
     """What pages of one folder share where they are many: 3Dmol.js with its licence, and the pages' own scripts."""
     licence = asset("3Dmol-LICENSE.txt").replace("*/", "* /")
-    return f"/*\n{licence}*/\n{asset(LIBRARY)}\n{asset('orbitals.js')}\n{asset('page.js')}\n"
+    return f"/*\n{licence}*/\n{asset(LIBRARY)}\n{asset('orbitals.js')}\n{asset('common.js')}\n{asset('page.js')}\n"
 
 
 def page_text(
@@ -80,10 +80,10 @@ def page_text(
         scripts = (
             f"<!--\n3Dmol.js\n{html.escape(asset('3Dmol-LICENSE.txt')).replace('--', '- -')}-->\n"
             f'<script type="text/plain" id="library">{packed_library()}</script>\n'
-            f"<script>{asset('orbitals.js')}</script>\n<script>{asset('page.js')}</script>"
+            f"<script>{asset('orbitals.js')}</script>\n<script>{asset('common.js')}\n{asset('page.js')}</script>"
         )
     return fill(
-        asset("page.html"),
+        asset("head.html") + asset("page.html"),
         {
             "title": html.escape(f"{title} - orbitals"),
             "style": asset("common.css") + asset("page.css"),

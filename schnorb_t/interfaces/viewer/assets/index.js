@@ -2,15 +2,7 @@
 // The index over many structures: a table that sorts (only the rows in sight are in the document) and a scatter plot.
 
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const $ = (id) => document.getElementById(id);
-  const element = (tag, attributes = {}, ...children) => {
-    const out = document.createElement(tag);
-    for (const [key, value] of Object.entries(attributes)) out.setAttribute(key, value);
-    out.append(...children);
-    return out;
-  };
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  const { data, $, element, colour } = Common;
   const number = (value, digits) => (value === null ? "\u2013" : value.toFixed(digits).replace("-", "\u2212"));
   const subscripts = (formula) => formula.replace(/\d/g, (d) => "\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089"[d]);
 

@@ -2,16 +2,8 @@
 // One structure's page: molecule and orbital in three dimensions, levels, density of states, charges, doubt.
 
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const $ = (id) => document.getElementById(id);
-  const element = (tag, attributes = {}, ...children) => {
-    const out = document.createElement(tag);
-    for (const [key, value] of Object.entries(attributes)) out.setAttribute(key, value);
-    out.append(...children);
-    return out;
-  };
+  const { data, $, element, colour } = Common;
   const text = (value, digits) => value.toFixed(digits).replace("-", "\u2212");
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
   const bytes = (base64) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)).buffer;
   const subscripts = (formula) => formula.replace(/\d/g, (d) => "\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089"[d]);
 
