@@ -11,6 +11,7 @@ the geometry; molecules for which it fails are in no row of a group.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from rdkit import Chem, RDLogger, rdBase
 from rdkit.Chem import AllChem, Draw, rdDetermineBonds
-from scipy.stats import rankdata, spearmanr
 
 from schnorb_t.commands.parser import positive
 from schnorb_t.data.store import MoleculeRecord, Store
@@ -28,6 +28,7 @@ from schnorb_t.errors import UserError, run_command
 from schnorb_t.files import atomic_write, write_text
 from schnorb_t.prediction import Prediction
 from schnorb_t.predictor import load
+from schnorb_t.training.doubt_metrics import attainable_spearman, auroc, spearman
 from schnorb_t.training.report import write_json
 from schnorb_t.training.suitability import check_basis, check_seen
 from schnorb_t.units import HARTREE
@@ -80,6 +81,11 @@ def temperature(record: MoleculeRecord) -> str:
     return "hot" if record.name.rsplit(":", 1)[-1] == "hot" else "relaxed"
 
 
+def source(record: MoleculeRecord) -> str:
+    """What the name begins with, to the first colon or slash: ``qm9`` of ``qm9:104``."""
+    return re.split("[:/]", record.name)[0]
+
+
 def errors_of(record: MoleculeRecord, prediction: Prediction) -> dict[str, Any]:
     """Errors of one molecule: levels in eV against the large basis; S absolute, H in Eh, against the label."""
     n, core = record.n_electrons // 2, prediction.basis.n_core_orbitals(record.atomic_numbers)
@@ -114,6 +120,7 @@ def rows_of(records: Sequence[MoleculeRecord], molecules: Sequence[Chem.Mol | No
         "all": {"all": places(lambda k: True)},
         "element": {chemical_symbols[z]: places(lambda k, z=z: z in records[k].atomic_numbers) for z in elements},
         "heavy atoms": {t: places(lambda k, a=a, b=b: a <= heavy[k] <= b) for t, (a, b) in SIZES.items()},
+        "source": {t: places(lambda k, t=t: source(records[k]) == t) for t in dict.fromkeys(map(source, records))},
         "geometry": {t: places(lambda k, t=t: temperature(records[k]) == t) for t in ("relaxed", "hot")},
         "functional group": {
             t: places(lambda k, p=p: molecules[k] is not None and molecules[k].HasSubstructMatch(p))
@@ -137,21 +144,24 @@ def summary(errors: Sequence[dict[str, Any]]) -> dict[str, float | int]:
 def judge_doubt(errors: Sequence[dict[str, Any]]) -> dict[str, float | int | None] | None:
     """Coverage of 1 and 2 sigma of HOMO and LUMO, and how doubt ranks gap errors; ``None`` of a model without doubt.
 
-    AUROC is ``None`` where no, or every, gap error exceeds ``LARGE_EV``.
+    What is not defined is ``None``: AUROC where no, or every, gap error exceeds ``LARGE_EV``.
     """
+
+    def known(x: float) -> float | None:
+        return None if np.isnan(x) else x
+
     if any(e["spread"] is None for e in errors):
         return None
     z = np.abs([[e["homo"], e["lumo"]] for e in errors]) / np.array([e["spread"] for e in errors])
     gap, doubt = np.abs([e["gap"] for e in errors]), np.array([e["doubt"] for e in errors])
     large = gap > LARGE_EV
-    n, m = int(large.sum()), int((~large).sum())
-    auroc = float((rankdata(doubt)[large].sum() - n * (n + 1) / 2) / (n * m)) if n and m else None
     return {
         "coverage_1_sigma": float((z < 1).mean()),
         "coverage_2_sigma": float((z < 2).mean()),
-        "spearman_with_gap_error": float(spearmanr(doubt, gap)[0]) if len(gap) > 2 else None,
-        "auroc_gap_error": auroc,
-        "large_gap_errors": n,
+        "spearman_with_gap_error": known(spearman(doubt, gap)),
+        "spearman_of_an_exact_doubt": known(attainable_spearman(gap)),
+        "auroc_gap_error": known(auroc(doubt, large)),
+        "large_gap_errors": int(large.sum()),
         "threshold_ev": LARGE_EV,
     }
 

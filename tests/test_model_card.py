@@ -47,6 +47,7 @@ def test_molecules_fall_into_their_rows(script):
     rows = script.rows_of(records, molecules)
     groups = rows["functional group"]
     assert groups["alcohol"] == [0] and groups["nitrile"] == [1] and groups["nitro"] == [2]
+    assert rows["source"] == {"CH3OH": [0], "HCN": [1], "CH3NO2": [2], "CH4": [3]}
     assert "zwitterion" not in groups and "amine" not in groups
     assert rows["element"]["N"] == [1, 2] and rows["geometry"] == {"relaxed": [0, 1, 2, 3]}
 
@@ -67,4 +68,5 @@ def test_doubt_is_judged(script):
     doubt = script.judge_doubt(errors)
     assert doubt["coverage_1_sigma"] == 0.5 and doubt["coverage_2_sigma"] == 1.0
     assert doubt["spearman_with_gap_error"] == pytest.approx(1.0) and doubt["auroc_gap_error"] == 1.0
+    assert 0 <= doubt["spearman_of_an_exact_doubt"] < 1
     assert script.judge_doubt([{**errors[0], "spread": None}]) is None

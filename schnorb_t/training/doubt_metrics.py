@@ -49,6 +49,22 @@ def auroc(score: np.ndarray, positive: np.ndarray) -> float:
     return float((ranks - 0.5 * n_positive * (n_positive + 1)) / (n_positive * n_other))
 
 
+def attainable_spearman(error: np.ndarray) -> float:
+    """Rank correlation with these errors [n] that a doubt would reach which knew each one's standard deviation.
+
+    An error is a standard normal number times its standard deviation, so that even an exact doubt orders errors only as
+    far as standard deviations differ: var(log|e|) = var(log sigma) + pi^2 / 8, the last from |z|. Drawn with log-normal
+    sigma of that variance. NaN of fewer than three errors.
+    """
+    error = np.abs(error[error != 0])
+    if len(error) < 3:
+        return math.nan
+    width = math.sqrt(max(float(np.log(error).var()) - math.pi**2 / 8, 0.0))
+    random = np.random.default_rng(0)
+    sigma = np.exp(width * random.standard_normal(20_000))
+    return max(spearman(sigma, sigma * np.abs(random.standard_normal(20_000))), 0.0) if width else 0.0
+
+
 @dataclass
 class DoubtErrors:
     """Errors beside the standard deviations that a model gave them, gathered batch by batch.
@@ -123,8 +139,9 @@ class DoubtErrors:
 
         Returns:
             ``coverage_1_sigma``, ``coverage_2_sigma`` of all occupied levels and the LUMO and, with
-            ``frontier_`` in front, of HOMO and LUMO; ``spearman_gap_error``, ``auroc_gap_error`` (errors above
-            ``LARGE_ERROR`` eV), ``large_gap_errors`` (count), ``median_doubt_ev``.
+            ``frontier_`` in front, of HOMO and LUMO; ``spearman_gap_error`` and what ``attainable_spearman`` says of
+            the same errors, ``auroc_gap_error`` (errors above ``LARGE_ERROR`` eV), ``large_gap_errors`` (count),
+            ``median_doubt_ev``.
         """
         error, deviation, near = (self.values(k) for k in ("error", "deviation", "is_frontier"))
         gap_error, doubt = self.values("gap_error"), self.values("doubt")
@@ -134,6 +151,7 @@ class DoubtErrors:
                 out[f"{prefix}coverage_{times}_sigma"] = coverage(error[which], deviation[which], times)
         large = gap_error > LARGE_ERROR
         out["spearman_gap_error"] = spearman(doubt, gap_error)
+        out["attainable_spearman"] = attainable_spearman(gap_error)
         out["auroc_gap_error"] = auroc(doubt, large)
         out["large_gap_errors"] = int(large.sum())
         out["median_doubt_ev"] = float(np.median(doubt)) if len(doubt) else math.nan

@@ -34,7 +34,8 @@ def print_doubt(metrics: Mapping[str, Any], console: Any = None) -> None:
         key = f"coverage_{times}_sigma"
         numbers = _number(metrics[f"frontier_{key}"]), _number(metrics[key])
         table.add_row(f"share of errors within {times} sigma", *numbers, _NORMAL[times], end_section=times == 2)
-    table.add_row("rank correlation of doubt and gap error", _number(metrics["spearman_gap_error"]), "", "1")
+    attainable = _number(metrics["attainable_spearman"])
+    table.add_row("rank correlation of doubt and gap error", _number(metrics["spearman_gap_error"]), "", attainable)
     n = metrics["large_gap_errors"]
     text = f"AUROC of gap errors above {LARGE_ERROR} eV ({n:,} of {metrics['n_molecules']:,})"
     table.add_row(text, _number(metrics["auroc_gap_error"]), "", "1")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from schnorb_t.training.doubt_metrics import DoubtErrors, auroc, coverage, spearman
+from schnorb_t.training.doubt_metrics import DoubtErrors, attainable_spearman, auroc, coverage, spearman
 from schnorb_t.training.doubt_report import SHARES, draw_doubt, print_doubt, reliability
 from schnorb_t.units import HARTREE
 
@@ -35,6 +35,15 @@ def test_spearman_sees_order_alone():
     # 1 - 6 sum d^2 / (n (n^2 - 1)) with ranks 1 2 3 4 and 2 1 3 4
     assert spearman(x, np.array([2.0, 1.0, 3.0, 4.0])) == pytest.approx(1 - 6 * 2 / (4 * 15))
     assert math.isnan(spearman(x, np.ones(4)))
+
+
+def test_how_far_an_exact_doubt_orders_errors_follows_from_the_errors_alone():
+    rng = np.random.default_rng(3)
+    z = rng.normal(size=20_000)
+    assert attainable_spearman(z) < 0.25 and math.isnan(attainable_spearman(np.ones(2)))
+    for width in (0.6, 1.2):
+        sigma = np.exp(width * rng.normal(size=len(z)))
+        assert attainable_spearman(sigma * z) == pytest.approx(spearman(sigma, np.abs(sigma * z)), abs=0.06)
 
 
 def filled(scale: float) -> DoubtErrors:
