@@ -39,11 +39,11 @@ def parse_element(text: str) -> tuple[int, float] | None:
         return 0, float("nan")
     if z == 0:
         return None
-    isotope = re.search(r"\biso=(\d+)", rest, re.IGNORECASE)
-    number = int(mass or (isotope[1] if isotope else 0))
+    isotope = re.search(r"\biso=(\d+\.?\d*)", rest, re.IGNORECASE)
+    number = float(mass or (isotope[1] if isotope else 0))
     if number and not z <= number <= 3 * z + 3:
         return None
-    return z, float(number) if number else float("nan")
+    return z, number if number else float("nan")
 
 
 def formal_charge(text: str) -> int:

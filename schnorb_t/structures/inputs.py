@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -44,6 +44,12 @@ def _said(charge: str | int, multiplicity: str | int, key: str) -> list[Statemen
         Statement("charge", f"{key}: charge", charge),
         Statement("multiplicity", f"{key}: multiplicity", multiplicity),
     ]
+
+
+def _elsewhere(path: str, index: int, what: str, said: Sequence[Statement] = ()) -> Structure:
+    """A molecule without atoms, because its file only tells where its geometry is."""
+    fault = f"takes its geometry from {what}, which does not stand in the file; give that geometry"
+    return build(np.zeros(0), np.zeros((0, 3)), said, file=path, index=index, order=index, faults=(fault,))
 
 
 def _build(
@@ -93,7 +99,7 @@ _SURROUNDED = "stands in {} ({}), and only molecules by themselves can be treate
 
 
 def read_gaussian(file: TextIO, path: str) -> Iterator[Structure]:
-    """Molecules of all jobs (``--Link1--``) of a Gaussian input; those with ``geom=check`` are left out.
+    """Molecules of all jobs (``--Link1--``) of a Gaussian input; of jobs with ``geom=check`` one with a fault.
 
     Raises:
         UserError: a job that cannot be understood.
@@ -113,6 +119,8 @@ def read_gaussian(file: TextIO, path: str) -> Iterator[Structure]:
         route = " ".join(sections[0]).lower()
         if len(sections) < 3 or not sections[2]:
             if re.search(r"geom\S*check", route):
+                yield _elsewhere(path, index, "the job's checkpoint (geom=check)")
+                index += 1
                 continue
             _refuse(path, index, "a Gaussian input has route, title, and charge with atoms, each ended by a blank line")
         head = re.fullmatch(r"\s*([+-]?\d+)[\s,]+(\d+)([\s,].*)?", sections[2][0])
@@ -120,7 +128,11 @@ def read_gaussian(file: TextIO, path: str) -> Iterator[Structure]:
             _refuse(path, index, f"{sections[2][0].strip()!r} stands where charge and multiplicity belong")
         said = _said(head[1], head[2], "molecule specification")
         if len(sections[2]) == 1 and re.search(r"geom\S*check", route):
+            yield _elsewhere(path, index, "the job's checkpoint (geom=check)", said)
+            index += 1
             continue
+        if several := re.search(r"\bqst[23]\b", route):
+            _refuse(path, index, f"its job {several[0]} holds several geometries; give one in a job")
         structure = _gaussian_molecule(path, index, sections[2:], said, BOHR if _in_bohr(route) else 1.0)
         around = re.search(r"(?<![\w=])(charge|field)(?![\w])", route)
         if around:
@@ -193,21 +205,31 @@ def _z_matrix(path: str, index: int, lines: list[str], more: list[list[str]], sa
 
 
 def read_orca(file: TextIO, path: str) -> Iterator[Structure]:
-    """The molecules of an ORCA input: ``* xyz q m`` blocks, ``* xyzfile q m name``, ``%coords``.
+    """The molecules of an ORCA input: ``* xyz q m`` blocks, ``* xyzfile q m name``, ``%coords``, of all jobs.
 
     Raises:
         UserError: internal coordinates, or a block that cannot be understood.
     """
-    text = re.sub(r"#[^\n]*", "", file.read().replace("\r", ""))
-    unit = BOHR if re.search(r"^\s*!.*\bbohrs?\b", text, re.I | re.M) else 1.0
-    index, faults = 0, _orca_surroundings(text)
+    # a comment ends with its line or at the next #
+    text = re.sub(r"#[^#\n]*#?", "", file.read().replace("\r", ""))
+    index, so_far, unit = 0, "", 1.0
+    for job in re.split(r"^[ \t]*\$new_job\b", text, flags=re.I | re.M):
+        so_far += job  # a job has all settings of those before it
+        for word in re.findall(r"\b(bohrs?|angs)\b", " ".join(re.findall(r"^\s*!.*", job, re.M)), re.I):
+            unit = 1.0 if word.lower() == "angs" else BOHR
+        for structure in _orca_job(job, path, index, unit, _orca_surroundings(so_far)):
+            yield structure
+            index += 1
+
+
+def _orca_job(text: str, path: str, index: int, unit: float, faults: tuple[str, ...]) -> Iterator[Structure]:
     for block in _ORCA_COORDS.finditer(text):
         options = dict(re.findall(r"(charge|mult|units|ctyp)\s*=?\s*(\S+)", block[1].lower()))
         if options.get("ctyp", "xyz") != "xyz":
             _refuse(path, index, f"coordinates of type {options['ctyp']!r} are not read; give Cartesian ones")
         said = _said(options.get("charge", 0), options.get("mult", 1), "%coords")
-        bohr = options.get("units", "").startswith("bohr") or unit != 1.0
-        yield _build(path, index, _orca_atoms(block[2]), said, BOHR if bohr else 1.0, faults)
+        scale = BOHR if options.get("units", "").startswith("bohr") else 1.0 if "units" in options else unit
+        yield _build(path, index, _orca_atoms(block[2]), said, scale, faults)
         index += 1
     for block in _ORCA_BLOCK.finditer(text):
         kind, words = block[1].lower(), block[2].split()
@@ -243,52 +265,72 @@ def _orca_surroundings(text: str) -> tuple[str, ...]:
         r"%pointcharges\b": ("point charges", "%pointcharges"),
         r"\befield\b": ("an electric field", "efield"),
         r"%qmmm\b": ("a force field's surroundings", "%qmmm"),
+        r"^\s*!.*\b(qm\d?/\w+|\w+-crystal-qmmm|qmmm)\b": ("a force field's surroundings", "QM/MM"),
     }
-    return tuple(_SURROUNDED.format(*what) for sign, what in around.items() if re.search(sign, text, re.I))
+    return tuple(_SURROUNDED.format(*what) for sign, what in around.items() if re.search(sign, text, re.I | re.M))
 
 
 def _orca_atoms(text: str) -> list[tuple[str, list[str]]]:
-    text = re.sub(r"\b([MZ])[ \t]*=[ \t]*(?=\d)", r"\1=", text, flags=re.I)
+    text = re.sub(r"\b([MZ])[ \t]*(?:=[ \t]*|[ \t])(?=\d+\.?\d*[ \t]*([MZ\n]|$))", r"\1=", text, flags=re.I)
     rows = [line.split() for line in text.split("\n") if line.strip()]
     # "H : 0 0 0" is a ghost too; Q is a point charge, whose first number is its charge
     rows = [[r[0] + ":", *r[2:]] if r[1:2] == [":"] else r for r in rows]
     for row in rows:  # "H 0 0 0 M=2.014" is deuterium, "Z=1.5" a nucleus of another charge
         mass = next((m for w in row[1:] if (m := re.fullmatch(r"m=(\d+\.?\d*)", w, re.I))), None)
         charge = next((w for w in row[1:] if re.fullmatch(r"z=\d+\.?\d*", w, re.I)), None)
-        row[0] += f"(iso={round(float(mass[1]))})" if mass else ""
+        row[0] += f"(iso={mass[1]})" if mass else ""
         row[0] += f"({charge})" if charge else ""
     return [(r[0], r[2:5] if r[0].upper() == "Q" else r[1:4]) for r in rows]
 
 
 def read_qchem(file: TextIO, path: str) -> Iterator[Structure]:
-    """The molecule of each job of a Q-Chem input; fragments (``--``) are one molecule. ``read`` takes the one before.
+    """The molecule of each job (``@@@``) of a Q-Chem input; fragments (``--``) are one molecule.
+
+    Of a job whose ``$molecule`` is ``read`` from elsewhere comes one with a fault.
 
     Raises:
         UserError: a ``$molecule`` block that cannot be understood.
     """
     text = re.sub(r"!.*", "", file.read().replace("\r", ""))
-    unit = BOHR if re.search(r"^\s*input_bohr\s*=?\s*(true|1)\b", text, re.I | re.M) else 1.0
-    blocks = re.findall(r"^[ \t]*\$molecule\b(.*?)^[ \t]*\$end\b", text, re.I | re.M | re.S)
     index = 0
-    for block in blocks:
-        rows = [line.split() for line in block.split("\n") if line.strip()]
-        if rows and rows[0][0].lower() == "read":
-            continue
-        head = rows[0] if rows else []
-        if len(head) != 2 or not all(re.fullmatch(r"[+-]?\d+", w) for w in head):
-            _refuse(path, index, "its $molecule block does not begin with charge and multiplicity")
-        atoms, fragment = [], False
-        for row in rows[1:]:
-            if row[0].startswith("--"):
-                fragment = True
-            elif fragment and len(row) == 2:
-                fragment = False  # charge and multiplicity of the fragment
-            elif len(row) < 4:
-                _refuse(path, index, f"{' '.join(row)!r} in $molecule is no atom with x, y, z; Z-matrices are not read")
-            else:
-                atoms.append((row[0], row[1:4]))
-        yield _build(path, index, atoms, _said(head[0], head[1], "$molecule"), unit)
-        index += 1
+    for job in re.split(r"^[ \t]*@@@.*$", text, flags=re.M):
+        unit = BOHR if re.search(r"^\s*input_bohr\s*=?\s*(true|1)\b", job, re.I | re.M) else 1.0
+        faults = tuple(
+            _SURROUNDED.format(what, f"${name}")
+            for name, what in _QCHEM_AROUND.items()
+            if re.search(rf"^[ \t]*\${name}\b", job, re.I | re.M)
+        )
+        for block in re.findall(r"^[ \t]*\$molecule\b(.*?)^[ \t]*\$end\b", job, re.I | re.M | re.S):
+            yield _qchem_molecule(path, index, block, unit, faults)
+            index += 1
+
+
+_QCHEM_AROUND = {
+    "external_charges": "point charges",
+    "multipole_field": "an electric field",
+    "efp_fragments": "effective fragments",
+    "force_field_params": "a force field's surroundings",
+}
+
+
+def _qchem_molecule(path: str, index: int, block: str, unit: float, faults: tuple[str, ...]) -> Structure:
+    rows = [line.split() for line in block.split("\n") if line.strip()]
+    if rows and rows[0][0].lower() == "read":
+        return _elsewhere(path, index, f"{rows[0][1] if len(rows[0]) > 1 else 'the job before'} ($molecule read)")
+    head = rows[0] if rows else []
+    if len(head) != 2 or not all(re.fullmatch(r"[+-]?\d+", w) for w in head):
+        _refuse(path, index, "its $molecule block does not begin with charge and multiplicity")
+    atoms, fragment = [], False
+    for row in rows[1:]:
+        if row[0].startswith("--"):
+            fragment = True
+        elif fragment and len(row) == 2:
+            fragment = False  # charge and multiplicity of the fragment
+        elif len(row) < 4:
+            _refuse(path, index, f"{' '.join(row)!r} in $molecule is no atom with x, y, z; Z-matrices are not read")
+        else:
+            atoms.append((row[0], row[1:4]))
+    return _build(path, index, atoms, _said(head[0], head[1], "$molecule"), unit, faults)
 
 
 def read_turbomole(file: TextIO, path: str) -> Iterator[Structure]:
@@ -302,6 +344,8 @@ def read_turbomole(file: TextIO, path: str) -> Iterator[Structure]:
     if block is None:
         _refuse(path, 0, "its $coord group holds no atoms")
     option = block[1].lower()
+    if elsewhere := re.search(r"file\s*=\s*(\S+)", block[1]):
+        _refuse(path, 0, f"its $coord group stands in another file ({elsewhere[1]}); give that one")
     if "frac" in option:
         _refuse(path, 0, "fractional coordinates are not read; give Cartesian ones")
     rows = [line.split() for line in block[2].split("\n") if line.strip()]

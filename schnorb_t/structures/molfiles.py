@@ -6,10 +6,11 @@ Layout: BIOVIA, CTFile Formats (2020). In V2000 ``M  CHG`` and ``M  RAD`` replac
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NoReturn, TextIO
 
 import numpy as np
+from ase.cell import Cell
 from ase.data import atomic_masses
 
 from schnorb_t.errors import UserError
@@ -68,7 +69,8 @@ class _Record:
         if any(unpaired):
             said.append(Statement("unpaired", "radicals, M  RAD", int(sum(unpaired))))
         info, more = self._data(end)
-        faults = [_NO_HYDROGENS.format(n)] if (n := self._missing_hydrogens(z, charges, unpaired, v3000)) else []
+        charged = (np.array(charges) != 0) | (np.array(unpaired) != 0)
+        faults = [_NO_HYDROGENS.format(n)] if (n := _missing_hydrogens(z, charged, self._bonds(v3000, len(z)))) else []
         flat = len(z) > 3 and not x[:, 2].any() and self.lines[1][20:22] == "2D"
         return build(
             z,
@@ -81,21 +83,6 @@ class _Record:
             order=self.index,
             faults=(*faults, *(["is a drawing in two dimensions; give a geometry in three"] if flat else [])),
         )
-
-    def _missing_hydrogens(self, z: np.ndarray, charges: list[int], unpaired: list[int], v3000: bool) -> int:
-        """Hydrogens that the bonds of carbon leave room for, in a record that has no hydrogen at all."""
-        if not (z == 6).any() or (z == 1).any():
-            return 0
-        orders = np.zeros(len(z))
-        for line in self._bonds(v3000, len(z)):
-            kind, i, j = line
-            if not (1 <= i <= len(z) and 1 <= j <= len(z)):
-                return 0
-            orders[[i - 1, j - 1]] += {4: 1.5, 5: 1.5, 6: 1.5, 7: 1.5}.get(kind, kind)
-        if not orders.any():
-            return 0  # written without bonds
-        whole = (z == 6) & (orders > 0) & (np.array(charges) == 0) & (np.array(unpaired) == 0)
-        return int(np.maximum(4 - np.floor(orders[whole] + 0.01), 0).sum())
 
     def _bonds(self, v3000: bool, n: int) -> Iterator[tuple[int, int, int]]:
         """Type and both atoms, from 1, of each bond that can be understood."""
@@ -213,6 +200,29 @@ class _Record:
         return info, said
 
 
+def _missing_hydrogens(z: np.ndarray, charged: np.ndarray, bonds: Iterable[tuple[float, int, int]]) -> int:
+    """Hydrogens that the bonds of carbon leave room for, in a record that has no hydrogen at all.
+
+    Args:
+        z: [n] atomic numbers.
+        charged: [n] bool, atoms with formal charges or unpaired electrons.
+        bonds: order (4 and more: aromatic) and both atoms, from 1.
+    """
+    if not (z == 6).any() or (z == 1).any():
+        return 0
+    orders = np.zeros(len(z))
+    for kind, i, j in bonds:
+        if not (1 <= i <= len(z) and 1 <= j <= len(z)):
+            return 0
+        orders[[i - 1, j - 1]] += 1.5 if kind >= 4 else kind
+    whole = (z == 6) & (orders > 0) & ~charged  # none where no bonds are written
+    return int(np.maximum(4 - np.floor(orders[whole] + 0.01), 0).sum())
+
+
+#: Bonds of mol2 files -> order; those that are not counted (``du``, ``un``, ``nc``) make the count useless.
+_MOL2_BONDS = {"1": 1.0, "2": 2.0, "3": 3.0, "ar": 4.0, "am": 1.0}
+
+
 def read_mol2(file: TextIO, path: str) -> Iterator[Structure]:
     """The molecules of a Tripos mol2 file; its column of charges counts by its sum.
 
@@ -222,11 +232,27 @@ def read_mol2(file: TextIO, path: str) -> Iterator[Structure]:
     index, name, section, line_in_section = -1, "", "", 0
     atoms: list[tuple[int, float, float, float]] = []
     charges: list[float] = []
+    formal: list[int] = []
+    bonds: list[tuple[float, int, int]] = []
+    cell: np.ndarray | None = None
 
     def finished() -> Structure:
-        said = [Statement("charges", "charges of the atoms", np.array(charges))] if charges else []
         z, x = np.array([a[0] for a in atoms], dtype=np.int64), np.array([a[1:] for a in atoms]).reshape(-1, 3)
-        return build(z, x, said, {"name": name}, file=path, index=index, order=index)
+        said = [Statement("charges", "charges of the atoms", np.array(charges))] if any(charges) else []
+        said += [Statement("charge", "formal charges, UNITY_ATOM_ATTR", sum(formal))] if formal else []
+        missing = 0 if formal else _missing_hydrogens(z, np.zeros(len(z), dtype=bool), bonds)
+        return build(
+            z,
+            x,
+            said,
+            {"name": name},
+            file=path,
+            index=index,
+            order=index,
+            cell=cell,
+            pbc=(cell is not None,) * 3,
+            faults=(_NO_HYDROGENS.format(missing),) if missing else (),
+        )
 
     for number, line in enumerate(file, 1):
         line = line.strip()
@@ -235,11 +261,21 @@ def read_mol2(file: TextIO, path: str) -> Iterator[Structure]:
             if section == "MOLECULE":
                 if index >= 0:
                     yield finished()
-                index, atoms, charges = index + 1, [], []
+                index, atoms, charges, formal, bonds, cell = index + 1, [], [], [], [], None
             continue
         line_in_section += 1
         if section == "MOLECULE" and line_in_section == 1:
             name = line
+        elif section == "UNITY_ATOM_ATTR" and re.fullmatch(r"charge\s+[+-]?\d+", line, re.I):
+            formal.append(int(line.split()[1]))
+        elif section == "CRYSIN" and line_in_section == 1:
+            try:
+                cell = np.array(Cell.new([float(w) for w in line.split()[:6]]))
+            except ValueError:
+                raise UserError(f"{path}: structure {max(index, 0)} cannot be read: line {number} is no cell") from None
+        elif section == "BOND" and re.match(r"\d+\s+\d+\s+\d+\s+\w+", line):
+            _, i, j, kind = line.split()[:4]
+            bonds.append((_MOL2_BONDS.get(kind.lower(), 4.0), int(i), int(j)))
         elif section == "ATOM" and line and not line.startswith("#"):
             words = line.split()
             found = None
@@ -249,7 +285,7 @@ def read_mol2(file: TextIO, path: str) -> Iterator[Structure]:
                 if found is None:
                     raise ValueError(words)
                 atoms.append((found[0], float(words[2]), float(words[3]), float(words[4])))
-                if len(words) > 8:
+                if len(words) > 8 and words[8] != "****":  # not known
                     charges.append(float(words[8]))
             except ValueError:
                 raise UserError(

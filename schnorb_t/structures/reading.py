@@ -16,6 +16,7 @@ from schnorb_t.errors import UserError
 from schnorb_t.files import foreign_content
 
 from .electrons import electrons
+from .foreign import foreign_input
 from .inputs import kind_of_input, read_gaussian, read_orca, read_qchem, read_turbomole
 from .molfiles import read_mol2, read_sdf
 from .pdb import read_pdb
@@ -131,10 +132,12 @@ def _reader_of(path: Path) -> _Reader | None:
     suffix = suffixes[-1] if suffixes else ""
     with _open(path) as file:
         head = file.read(_HEAD)
-    if suffix in (".gjf", ".com", ".gau") or suffix not in _BY_SUFFIX:
-        kind = kind_of_input(head)
-        if kind and not _is_output(head):
+    if (suffix in (".gjf", ".com", ".gau", ".mol") or suffix not in _BY_SUFFIX) and not _is_output(head):
+        if kind := kind_of_input(head):
             return _BY_CONTENT[kind]
+        program = "Python" if suffix == ".py" else foreign_input(head) if suffix != ".restart" else ""
+        if program:
+            raise UserError(f"{path}: an input of {program}, which is not read; convert it to extended xyz")
     if suffix in _BY_SUFFIX:
         return _BY_SUFFIX[suffix]
     from ase.io.formats import UnknownFileTypeError, filetype
@@ -145,11 +148,22 @@ def _reader_of(path: Path) -> _Reader | None:
         return None
 
 
+#: What outputs begin with.
+_OUTPUTS = (
+    "* O   R   C   A *",
+    "Program Version",
+    "Welcome to Q-Chem",
+    "Entering Gaussian",
+    "Northwest Computational Chemistry Package",
+    "PROGRAM SYSTEM MOLPRO",
+    "Psi4: An Open-Source",
+    "GAMESS VERSION",
+)
+
+
 def _is_output(head: str) -> bool:
     """Outputs print their inputs."""
-    return any(
-        sign in head for sign in ("* O   R   C   A *", "Program Version", "Welcome to Q-Chem", "Entering Gaussian")
-    )
+    return any(sign in head for sign in _OUTPUTS)
 
 
 def _read(path: Path) -> Iterator[Structure]:

@@ -29,7 +29,7 @@ _NO_NUMBER = "position of atom {} ({}) is NaN or infinite; mend or remove it"
 
 
 def _no_atoms(s: Structure, known: Known) -> str:
-    return "" if len(s) else "has no atoms; remove it"
+    return "" if len(s) else s.faults[0] if s.faults else "has no atoms; remove it"
 
 
 def _positions(s: Structure, known: Known) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ase import Atoms
 
-from schnorb_t.errors import UserError
+from schnorb_t.errors import UserError, brief
 
 from .electrons import Kind, Statement
 from .structure import Structure, as_structure
@@ -58,7 +58,7 @@ def read_with_ase(path: Path) -> Iterator[Structure]:
     from ase.io import iread
     from ase.io.formats import UnknownFileTypeError, filetype
 
-    n = 0
+    n, kind = 0, ""
     try:
         kind = filetype(str(path))
         said = statements_in_file(path, kind)
@@ -72,9 +72,12 @@ def read_with_ase(path: Path) -> Iterator[Structure]:
     except Exception as error:  # ASE's readers raise whatever their parsing meets
         if isinstance(error, UserError):
             raise
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         where = f"structure {n} cannot be read" if n else "cannot read structures from it"
-        raise UserError(f"{path}: {where} ({reason}); mend it, or convert it to extended xyz") from None
+        # most of these errors are of the parser, and tell nothing of the file
+        reason = f": {brief(error)}" if isinstance(error, ValueError | OSError) and " " in str(error) else ""
+        raise UserError(
+            f"{path}: {where}, taken for the format {kind}{reason}; mend it, or convert it to extended xyz"
+        ) from None
 
 
 def _rows(path: Path) -> Iterator[Atoms]:

@@ -110,7 +110,7 @@ def test_isotopes_reach_store_predictions_and_orca(tmp_path):
     text = (tmp_path / "runs" / "a_1.inp").read_text()
     assert text.count("M=2.014") == 2 and "M=" not in (tmp_path / "runs" / "a_0.inp").read_text()
     (again,) = read_structures(tmp_path / "runs" / "a_1.inp")
-    assert again.masses[1:].tolist() == [2, 2]
+    assert again.masses[1:].tolist() == [2.014, 2.014]
 
 
 def test_long_files_are_not_kept_in_memory(tmp_path, monkeypatch):

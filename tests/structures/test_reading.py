@@ -89,8 +89,11 @@ def test_all_records_of_an_sd_file_are_read(tmp_path):
 
 def test_all_jobs_of_inputs_are_read(tmp_path):
     job = f"# hf units=au\n\nt\n\n0 1\n{rows(WATER, 1 / 0.529177210903)}\n"
-    first, second = read_structures(put(tmp_path, "a.gjf", f"{job}--Link1--\n{job}--link1--\n# hf geom=allcheck\n\n"))
+    first, second, elsewhere = read_structures(
+        put(tmp_path, "a.gjf", f"{job}--Link1--\n{job}--link1--\n# hf geom=allcheck\n\n")
+    )
     assert np.allclose(first.positions, [r[1:] for r in WATER], atol=1e-6) and second.index == 1
+    assert "takes its geometry from the job's checkpoint (geom=check)" in fault_of(elsewhere)
     z_matrix = "%chk=a\n# hf\n\nt\n\n0 1\nO\nH 1 0.96\nH 1 0.96 2 104.5\n\n"
     (water,) = read_structures(put(tmp_path, "z.gjf", z_matrix))
     assert water.formula == "H2O" and abs(np.linalg.norm(water.positions[1] - water.positions[0]) - 0.96) < 1e-6

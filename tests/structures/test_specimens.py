@@ -5,7 +5,20 @@ import pytest
 
 from schnorb_t.errors import UserError
 from schnorb_t.structures import fault_of, read_structures
-from tests.structures.files import BOHR, CARBONATE, EXTENDED, OXYGEN, WATER, _v3000, columns, put, rows, sdf_record, xyz
+from tests.structures.files import (
+    BOHR,
+    CARBONATE,
+    EXTENDED,
+    OXYGEN,
+    WATER,
+    _mol2,
+    _v3000,
+    columns,
+    put,
+    rows,
+    sdf_record,
+    xyz,
+)
 
 SALT = "CELL(abcABC):   20.0    20.0    20.0    90.0    90.0    90.0  Step:           0  Bead:       0 "
 
@@ -117,6 +130,23 @@ SOUND = {
     .replace("  3  0  0", "  3  2  0")
     .replace("M  END", "  1  2  2  0\n  2  3  2  0\nM  END"),
 }
+MOLECULE = f"$molecule\n0 1\n{rows(WATER)}$end\n"
+SURROUNDED |= {
+    "keyword.inp": (f"! QM/XTB\n* xyz 0 1\n{rows(WATER)}*\n", "force field's surroundings (QM/MM)"),
+    "crystal.inp": (f"! MOL-CRYSTAL-QMMM\n* xyz 0 1\n{rows(WATER)}*\n", "force field's surroundings"),
+    "charges.in": (f"{MOLECULE}$external_charges\n1 0 0 1\n$end\n", "stands in point charges"),
+    "fragments.in": (f"{MOLECULE}$efp_fragments\nWATER_L 1 2 3 0 0 0\n$end\n", "stands in effective fragments"),
+    "no_hydrogens.mol2": (
+        _mol2([("C", 0, 0, 0), ("C", 1.5, 0, 0), ("O", 2.2, 1.2, 0)], "000") + "@<TRIPOS>BOND\n1 1 2 1\n2 2 3 1\n",
+        "its bonds leave room for 5",
+    ),
+    "elsewhere.gjf": ("# hf geom=(check,step=3)\n\nt\n\n0 1\n\n", "geometry from the job's checkpoint (geom=check)"),
+    "elsewhere.in": ("$molecule\nread a.xyz\n$end\n", "takes its geometry from a.xyz ($molecule read)"),
+}
+CHARGED["formal.mol2"] = (
+    _mol2(CARBONATE, (0, 0, 0, "****")) + "@<TRIPOS>UNITY_ATOM_ATTR\n3 1\ncharge -1\n4 1\ncharge -1\n"
+)
+PERIODIC["crystal.mol2"] = _mol2(WATER, (0, 0, 0)) + "@<TRIPOS>CRYSIN\n10 10 10 90 90 90 1 1\n"
 BAD = [(n, t, "has charge -2 (") for n, t in CHARGED.items()] + [(n, t, "multiplicity 3 (") for n, t in OPEN.items()]
 BAD += [(n, t, "is periodic (") for n, t in PERIODIC.items()] + [(n, *both) for n, both in SURROUNDED.items()]
 
@@ -144,7 +174,8 @@ def test_what_is_no_fault_passes(tmp_path, name):
     "name, text, masses",
     [
         ("symbols.xyz", xyz([("D", *x) if s == "H" else (s, *x) for s, *x in WATER]), 2.014),
-        ("mass.inp", f"! HF\n* xyz 0 1\n{rows(WATER).replace('0.47704700', '0.47704700 M=2.014')}*\n", 2),
+        ("mass.inp", f"! HF\n* xyz 0 1\n{rows(WATER).replace('0.47704700', '0.47704700 M = 2.014')}*\n", 2.014),
+        ("mass.gjf", gaussian(f"0 1\n{rows(WATER).replace('H', 'H(Iso=2.0141)')}"), 2.0141),
         ("iso.gjf", gaussian(f"0 1\n{rows(WATER).replace('H', 'H(Iso=2, Spin=1)')}"), 2),
         ("iso.sdf", sdf_record(WATER, ["M  ISO  2   2   2   3   2"]), 2),
         ("v3000.sdf", _v3000(WATER, {1: " MASS=2", 2: " MASS=2"}), 2),
@@ -192,7 +223,7 @@ def test_every_job_of_an_output_counts(tmp_path):
         ("c.sdf", bytes(300), "is no text"),
         ("d.xyz", b"<!DOCTYPE html><html><body>404</body></html>", "is a web page"),
         ("e.xyz", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n", "is a pointer of git-lfs"),
-        ("f.nw", b"geometry\nO 0 0 0\nend\n", "neither its name nor its content tells a format"),
+        ("f.nw", b"geometry\nO 0 0 0\nend\n", "an input of NWChem"),
     ],
 )
 def test_what_is_no_file_of_structures(tmp_path, name, content, message):
@@ -204,3 +235,48 @@ def test_what_is_no_file_of_structures(tmp_path, name, content, message):
 def test_text_of_powershell(tmp_path):
     (tmp_path / "a.xyz").write_bytes(xyz(WATER, "water").encode("utf-16"))
     assert [s.formula for s in read_structures(tmp_path / "a.xyz")] == ["H2O"]
+
+
+JOBS = {
+    "orca.inp": f"! HF\n* xyz 0 1\n{rows(WATER)}*\n$new_job\n! HF Bohrs\n* xyz 0 1\n{rows(WATER, 1 / BOHR)}*\n",
+    "back.inp": f"! Bohrs\n* xyz 0 1\n{rows(WATER, 1 / BOHR)}*\n$new_job\n! Angs\n* xyz 0 1\n{rows(WATER)}*\n",
+    "comment.inp": f"! HF # of # Bohrs\n* xyz 0 1\n{rows(WATER, 1 / BOHR)}*\n",
+    "qchem.in": f"{MOLECULE}@@@\n$molecule\n0 1\n{rows(WATER, 1 / BOHR)}$end\n$rem\ninput_bohr true\n$end\n",
+}
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_every_job_has_its_own_unit(tmp_path, name):
+    for structure in read_structures(put(tmp_path, name, JOBS[name])):
+        assert np.allclose(structure.positions, [x for _, *x in WATER], atol=1e-6)
+
+
+def test_surroundings_of_a_job_are_those_of_jobs_before_it_too(tmp_path):
+    job = f"* xyz 0 1\n{rows(WATER)}*\n"
+    field = f"! HF\n{job}$new_job\n%scf efield 0,0,0.01 end\n{job}$new_job\n{job}"
+    structures = read_structures(put(tmp_path, "a.inp", field))
+    assert ["field" in fault_of(s) for s in structures] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    "name, text, named",
+    [
+        ("psi.dat", f"molecule w {{\n0 1\n{rows(WATER)}}}\nenergy('scf')\n", "an input of Psi4"),
+        ("psi.in", f"molecule {{\n0 1\n{rows(WATER)}}}\n", "an input of Psi4"),
+        ("a.nwi", f"geometry units au\n{rows(WATER)}end\ncharge -2\ntask scf\n", "an input of NWChem"),
+        ("a.com", f"***,t\ngeometry={{\n3\nt\n{rows(WATER)}}}\nhf\n", "an input of Molpro"),
+        ("a.dat", "PM7 CHARGE=-2\nt\n\nO 0 1 0 1 0 1\nH 0 1 1 1 0 1\n", "an input of MOPAC"),
+        ("a.inp", " $CONTRL SCFTYP=RHF UNITS=BOHR $END\n $DATA\nt\nC1\nO 8.0 0 0 0\n $END\n", "an input of GAMESS"),
+        ("a.mol", "BASIS\nsto-3g\nt\n\nAtomtypes=1\nCharge=8.0 Atoms=1\nO 0 0 0\n", "an input of Dalton"),
+        ("cp2k.inp", f"&FORCE_EVAL\n&SUBSYS\n&COORD\n{rows(WATER)}&END\n&END\n&END\n", "an input of CP2K"),
+        ("a.py", "from ase import Atoms\natoms = Atoms('H2')\n", "an input of Python"),
+        ("b.dat", rows(WATER), "taken for the format"),
+        ("control", "$coord file=coord2\n$end\n", "stands in another file (coord2)"),
+        ("qst.gjf", gaussian(f"0 1\n{rows(WATER)}\nt\n\n0 1\n{rows(WATER)}", "# hf opt=qst2"), "several geometries"),
+    ],
+)
+def test_inputs_that_are_not_read_are_refused_by_name(tmp_path, name, text, named):
+    with pytest.raises(UserError) as told:
+        read_structures(put(tmp_path, name, text))
+    message = str(told.value)
+    assert named in message and "\n" not in message and "Error" not in message
