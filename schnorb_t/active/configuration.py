@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 from schnorb_t.active.loop import Settings
 from schnorb_t.active.methods import METHODS
 from schnorb_t.errors import ConfigurationError, UserError
-from schnorb_t.training.configuration import one_line
+from schnorb_t.training.configuration import find_configuration, one_line
 
 #: The least that a number may be.
 LEAST = {"start": 1, "number": 1, "val": 1, "test": 0, "budget": 1, "seed": 0}
@@ -63,6 +63,8 @@ def read_settings(config: Path, label_options: Collection[str], changes: Mapping
         if getattr(settings, key) < least:
             refuse(f"{key}: must be {least} or more, got {getattr(settings, key)}")
     check_known("label: no option", settings.label, label_options)
-    if not Path(settings.fit).is_file():
-        refuse(f"fit: {settings.fit} is not there; name a configuration of schnorb_t fit")
+    try:
+        find_configuration(settings.fit)
+    except ConfigurationError as error:
+        refuse(f"fit: {error}; name a configuration of schnorb_t fit")
     return settings

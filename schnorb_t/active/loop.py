@@ -48,7 +48,7 @@ class Settings:
         train_on: each training starts from the model before it; false: from what the first one starts from.
         seed: of everything random.
         label: options of schnorb_t label, with underscores.
-        fit: configuration of schnorb_t fit.
+        fit: configuration of schnorb_t fit, or the name of one that comes with the package.
         fit_options: keys of that configuration to override, with dots.
     """
 
@@ -67,7 +67,7 @@ class Settings:
     train_on: bool = True
     seed: int = 0
     label: dict[str, Any] = field(default_factory=dict)
-    fit: str = "configs/organic.yaml"
+    fit: str = "organic"
     fit_options: dict[str, Any] = field(default_factory=dict)
 
 
