@@ -42,6 +42,13 @@ REMEDIES = {
 }
 
 
+#: What PyTorch, HDF5 and C++ say where the system gives no more memory.
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|not enough memory|std::bad_alloc|memory allocation failed|can't create thread|"
+    r"Cannot allocate memory|unable to allocate"
+)
+
+
 class UserError(Exception):
     """Bad input. The message names the file, the molecule and the remedy."""
 
@@ -105,6 +112,8 @@ def _memory_fault(error: BaseException) -> str | None:
         return "not enough memory; work in smaller batches or in parts"
     if type(error).__name__ == "OutOfMemoryError":  # torch's, on a GPU
         return "not enough memory on the GPU; give a smaller batch size"
+    if isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)):
+        return "not enough memory; work in smaller batches or in parts"
     return None
 
 

@@ -68,6 +68,7 @@ def evaluate(
             "name another with --split, or set splits with schnorb_t splits"
         )
     check_basis(card.basis, store, model)
+    store.require_matrices(indices)
     warnings = [check_seen(card, store, indices, split)]
     difference = level_difference(card, store)
     if difference:

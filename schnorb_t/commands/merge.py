@@ -6,9 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from schnorb_t.basis import Basis, GaussianShell
+from schnorb_t.data.duplicates import N_INVARIANTS, composition_code, find_duplicates, geometry_invariants
 from schnorb_t.data.header import theory
 from schnorb_t.data.store import Header, MoleculeRecord, Store, StoreWriter
+from schnorb_t.data.validation import ENERGY_TOLERANCE
 from schnorb_t.errors import UserError
 from schnorb_t.progress import tracked
 from schnorb_t.structures import graph_key
@@ -43,13 +47,46 @@ def merged_header(stores: list[Store]) -> Header:
     return Header(basis, first.target, theory(first.level), first.programs)
 
 
+def _identity(record: MoleculeRecord) -> set[tuple[str, str]]:
+    """What tells that two records are of one molecule: the name of its group, its elements and bonds."""
+    return {("group", record.group), ("graph", graph_key(record.atomic_numbers, record.positions))}
+
+
+def _identities(store: Store, split: str) -> set[tuple[str, str]]:
+    return set().union(*(_identity(store[i]) for i in store.indices(split)))
+
+
+def _refuse_contradictions(stores: list[Store]) -> None:
+    """Refuse one geometry with two energies: labels of two methods, whatever the headers say."""
+    places = [(store, i) for store in stores for i in range(len(store))]
+    geometries = ((p.atomic_numbers, p.positions) for p in (store.packed(i) for store, i in places))
+    codes, invariants = np.zeros(len(places), dtype=np.int64), np.zeros((len(places), N_INVARIANTS))
+    for k, (z, x) in enumerate(geometries):
+        codes[k], invariants[k] = composition_code(z), geometry_invariants(z, x)
+
+    def load(k: int):
+        store, i = places[k]
+        packed = store.packed(i)
+        return packed.atomic_numbers, packed.positions
+
+    for a, b in find_duplicates(codes, invariants, load):
+        (first, i), (second, j) = places[a], places[b]
+        apart = abs(float(first.total_energies[i] - second.total_energies[j]))
+        if apart > ENERGY_TOLERANCE:
+            raise UserError(
+                f"molecules {first.name_of(i)!r} of {first.path} and {second.name_of(j)!r} of {second.path} have the "
+                f"same geometry and total energies {apart:.1e} Eh apart: labels of two methods; leave one out"
+            )
+
+
 def merge(files: list[Path], *, output: Path) -> dict[str, Any]:
     """Several files of one target and level -> one, for training on all of them.
 
         schnorb_t merge data/qm9_wqao.h5 schnorb_t/data/sample/sample.h5 -o data/merged.h5
 
-    The basis becomes that of all elements together. Splits are kept, but a training or validation molecule that stands
-    in another file's test split under another name (equal elements and bonds) is left out: it would spoil that test.
+    The basis becomes that of all elements together. Splits are kept, but a molecule (equal group, or equal elements and
+    bonds) that stands in another file's test split is left out of training and validation, and one of another file's
+    validation out of training: it would spoil them.
 
     Args:
         files: the stores to merge
@@ -59,7 +96,7 @@ def merge(files: list[Path], *, output: Path) -> dict[str, Any]:
         ``output``, ``molecules`` (count), ``left_out`` (names).
 
     Raises:
-        UserError: see ``merged_header``; a name twice; the output exists.
+        UserError: see ``merged_header``; a name twice; a geometry with two energies; the output exists.
     """
     if output.exists():
         raise UserError(f"{output}: exists; remove it or choose another name")
@@ -69,17 +106,19 @@ def merge(files: list[Path], *, output: Path) -> dict[str, Any]:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"{output}: molecule {twice!r} stands in two of the files; leave one of them out")
-    tested = [
-        {graph_key(r.atomic_numbers, r.positions) for r in (store[i] for i in store.indices("test"))}
-        for store in stores
-    ]
+    _refuse_contradictions(stores)
+    kept_for = [{split: _identities(store, split) for split in ("val", "test")} for store in stores]
     left_out, order = [], 0
     with StoreWriter(output, header, append=False) as writer:
         for k, store in enumerate(stores):
-            elsewhere = set().union(*(keys for j, keys in enumerate(tested) if j != k))
+            elsewhere = {
+                split: set().union(*(theirs[split] for j, theirs in enumerate(kept_for) if j != k))
+                for split in ("val", "test")
+            }
+            spoils = {"train": elsewhere["val"] | elsewhere["test"], "val": elsewhere["test"]}
             for i in tracked(range(len(store)), store.path.name):
                 record = store[i]
-                if record.split in ("train", "val") and graph_key(record.atomic_numbers, record.positions) in elsewhere:
+                if spoils.get(record.split) and _identity(record) & spoils[record.split]:
                     left_out.append(record.name)
                     continue
                 writer.add(MoleculeRecord(**{**record.values, "order": order}))
@@ -91,4 +130,4 @@ def show(result: dict[str, Any]) -> None:
     """Print what ``merge`` returned."""
     print(f"{result['output']}: {result['molecules']} molecules")
     if left_out := result["left_out"]:
-        print(f"left out, because the same molecule is tested in another file: {', '.join(left_out)}")
+        print(f"left out, because another file tests or validates with the same molecule: {', '.join(left_out)}")

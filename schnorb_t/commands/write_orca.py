@@ -47,23 +47,27 @@ def write_orca(
     """
     from schnorb_t.files import write_text
     from schnorb_t.reference.orca_input import RUN, configuration, file_names, input_text
-    from schnorb_t.structures import fault_of, read_for_labels
+    from schnorb_t.structures import LabelFiles, fault_of
 
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: is a file; name a folder")
     if re.search(r"[\n%*]", " ".join((method, basis, keywords))):
         raise UserError("--method, --basis and --keywords take simple keywords, no % blocks and no line breaks")
-    read = read_for_labels(structures)
-    faults = {s.name: fault for s in read if (fault := fault_of(s))}
+    read = LabelFiles(structures)
+    faults = {s.name: fault for s in read.without_groups() if (fault := fault_of(s))}
     listed = "".join(f"\n  {name}: {fault}" for name, fault in faults.items())
-    good = [s for s in read if s.name not in faults]
+    good = {name: order for name, order in read.orders.items() if name not in faults}
     if not good or (faults and not skip_bad):
         raise UserError(
             f"{len(faults)} of {len(read)} structures cannot be calculated; mend them, or leave them out with "
             f"--skip-bad{listed}"
         )
+    names = file_names(good)
     output.mkdir(parents=True, exist_ok=True)
-    for structure, name in zip(good, file_names(good), strict=True):
+    for structure in read.without_groups():
+        if structure.name not in names:
+            continue
+        name = names[structure.name]
         write_text(output / f"{name}.inp", input_text(structure, method, basis, keywords, text))
         write_text(output / f"{name}.json.conf", configuration(fock))
     write_text(output / "run.sh", RUN)

@@ -378,6 +378,23 @@ class Store:
             raise UserError(f"{self.path}: no split {split!r}; there are {', '.join(SPLITS)} and all")
         return np.flatnonzero(self.splits == split)
 
+    def require_matrices(self, indices: np.ndarray) -> None:
+        """Refuse molecules without Hamiltonian or overlap, where these are to be learned or compared.
+
+        Args:
+            indices: [k] of the molecules.
+
+        Raises:
+            UserError: names the first such molecule and how many there are.
+        """
+        for field in (keys.HAMILTONIAN, keys.OVERLAP):
+            lacking = np.asarray(indices)[~self.has(field)[indices]]
+            if len(lacking):
+                raise UserError(
+                    f"{self.path}: {len(lacking)} of {len(indices)} molecules (such as {self.name_of(lacking[0])}) "
+                    f"have no {field}; label them with matrices, or put them into a file of their own"
+                )
+
     # ---- molecules -------------------------------------------------------------------------------------------
 
     def _place(self, index: int) -> int:
@@ -436,7 +453,14 @@ class Store:
         return PackedRecord(values, m, asymmetries)
 
     def __getitem__(self, index: int) -> MoleculeRecord:
-        return unpack(self.packed(index))
+        packed = self.packed(index)
+        for name, value in packed.values.items():
+            if isinstance(value, float | np.ndarray) and not np.isfinite(value).all():
+                raise UserError(
+                    f"{self.path}, molecule {packed.name!r}: {name} holds NaN or infinity; label it again; "
+                    f"`schnorb_t check {self.path}` lists all such molecules"
+                )
+        return unpack(packed)
 
     def __repr__(self):
         return f"Store({str(self.path)!r}, {len(self)} molecules, {self.target}, {self.basis})"

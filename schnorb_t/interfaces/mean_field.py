@@ -162,8 +162,14 @@ class PredictedMeanField:
 
     # ---- matrices and orbitals ---------------------------------------------------------------------------------
 
-    def get_fock(self) -> np.ndarray:
-        """[m, m], Eh: the predicted Hamiltonian."""
+    def get_fock(self, *given: Any, **named: Any) -> np.ndarray:
+        """[m, m], Eh: the predicted Hamiltonian.
+
+        Raises:
+            NotImplementedError: of a given density or given integrals.
+        """
+        if given or named:
+            raise NotImplementedError("a prediction has one Fock matrix; it cannot build that of another density")
         return self._hamiltonian.copy()
 
     def get_ovlp(self, mol=None) -> np.ndarray:

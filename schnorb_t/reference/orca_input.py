@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -64,15 +65,24 @@ def input_text(structure: Structure, method: str, basis: str, keywords: str, tex
     return "\n".join([*lines, "*", ""])
 
 
-def file_names(structures: list[Structure]) -> list[str]:
+def file_names(orders: Mapping[str, int]) -> dict[str, str]:
     """A name that any file system and shell takes for each structure.
+
+    Args:
+        orders: name of a structure -> its place.
+
+    Returns:
+        name of the structure -> name of its files.
 
     Raises:
         UserError: two structures would share one.
     """
-    names = [re.sub(r"[^A-Za-z0-9_+-]+", "_", s.name).strip("_-") or f"molecule_{s.order}" for s in structures]
-    name, times = Counter(n.lower() for n in names).most_common(1)[0]
+    names = {
+        name: re.sub(r"[^A-Za-z0-9_+-]+", "_", name).strip("_-") or f"molecule_{order}"
+        for name, order in orders.items()
+    }
+    name, times = Counter(n.lower() for n in names.values()).most_common(1)[0]
     if times > 1:
-        which = [s.name for s, n in zip(structures, names, strict=True) if n.lower() == name]
+        which = [of for of, n in names.items() if n.lower() == name]
         raise UserError(f"structures {which[0]!r} and {which[1]!r} would both be written to {name}.inp; rename one")
     return names

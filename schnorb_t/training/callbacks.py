@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from schnorb_t.files import atomic_write
+from schnorb_t.files import atomic_write, write_error
 
 
 class WholeFileIO(TorchCheckpointIO):
@@ -26,8 +25,7 @@ class WholeFileIO(TorchCheckpointIO):
             UserError: full disk, folder that cannot be written to.
         """
         path = Path(path)
-        with contextlib.suppress(OSError):  # what is wrong, writing the file tells
-            path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder_of(path)
         older = f"; {path} of an earlier epoch is whole: go on with --ckpt_path {path}" if path.is_file() else ""
         with atomic_write(path, remedy=f"make room or name another folder (--runs){older}") as temporary:
             torch.save(checkpoint, temporary)
@@ -125,8 +123,14 @@ class RunCheckpoint(ModelCheckpoint):
         return int(content.get("global_step", 0)), state.get("current_score")
 
 
+def _make_folder_of(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path, error, "name another folder (--runs, --checkpoint.dirpath)") from None
+
+
 def _copy(source: Path, target: Path) -> None:
-    with contextlib.suppress(OSError):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder_of(target)
     with atomic_write(target, remedy="make room or name another folder (--runs)") as temporary:
         shutil.copyfile(source, temporary)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import inspect
+import json
 import math
 import os
 import re
@@ -26,7 +27,7 @@ from jsonargparse import ArgumentParser, Namespace
 from pytorch_lightning.callbacks import EarlyStopping
 
 from schnorb_t.data.datamodule import MatrixDataModule
-from schnorb_t.errors import ConfigurationError
+from schnorb_t.errors import ConfigurationError, brief
 from schnorb_t.nn.base import network
 from schnorb_t.physics.occupations import Smearing
 from schnorb_t.training.callbacks import RunCheckpoint
@@ -63,11 +64,74 @@ class ConfigurationParser(ArgumentParser):
             ConfigurationError: always.
         """
         text = one_line(message)
-        if unknown := re.search(r"nrecognized arguments: (--?[^\s=]+)", text):
-            options = [name for action in self._actions for name in action.option_strings]
-            if near := difflib.get_close_matches(unknown[1], options, 1, 0.6):
+        if unknown := _unknown_key(text):
+            options = [name.lstrip("-") for action in self._actions for name in action.option_strings]
+            if near := difflib.get_close_matches(unknown, options, 1, 0.6):
                 text += f"; did you mean {near[0]}?"
         raise ConfigurationError(f"configuration: {text} (--print_config shows all keys)") from None
+
+
+def _unknown_key(text: str) -> str:
+    """The key that a message of jsonargparse calls unknown, ``""`` if it says something else."""
+    if found := re.search(r"nrecognized arguments: --?([^\s=]+)|Option '([^']+)' is not accepted", text):
+        return found[1] or found[2]
+    found = re.search(r"Group '([^']+)' does not accept option '([^']+)'", text)
+    return f"{found[1]}.{found[2]}" if found else ""
+
+
+class _UniqueLoader(yaml.SafeLoader):
+    """YAML in which no key stands twice: of two the first would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: dict[Any, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                text = f"{key.value} stands twice, in lines {seen[key.value]} and {line}"
+                raise yaml.constructor.ConstructorError(None, None, text, key.start_mark)
+            if isinstance(key.value, str):
+                seen[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
+def read_configuration(path: str | os.PathLike) -> dict[str, Any]:
+    """The keys of a YAML file.
+
+    Raises:
+        ConfigurationError: not readable, no text, no YAML, empty, or a section that is none; names file and line.
+    """
+    where = f"configuration {os.fspath(path)}"
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+        tree = yaml.load(text, _UniqueLoader)  # a SafeLoader
+        json.dumps(tree, default=str)  # refuses what holds itself
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{where}: is no text in UTF-8; save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigurationError(f"{where}: cannot be read ({brief(error)})") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = text.splitlines()[mark.line] if mark and mark.line < len(text.splitlines()) else ""
+        what = "a tab stands where YAML wants spaces" if line.startswith("\t") else error.problem
+        raise ConfigurationError(f"{where}, line {mark.line + 1 if mark else '?'}: no valid YAML: {what}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{where}: no valid YAML: {one_line(str(error))}") from None
+    if not isinstance(tree, dict) or not tree:
+        what = "is empty" if not tree else "holds no keys with values"
+        raise ConfigurationError(f"{where}: {what}; schnorb_t fit --print_config shows one")
+    if odd := [key for key in tree if not isinstance(key, str)]:
+        raise ConfigurationError(f"{where}: the key {odd[0]!r} is no word")
+    _check_sections(tree, where)
+    return tree
+
+
+def _check_sections(tree: Mapping[str, Any], where: str) -> None:
+    for section in _SECTIONS:
+        part: Any = tree
+        for name in section.split("."):
+            part = part.get(name, {}) if isinstance(part, Mapping) else {}
+        if not isinstance(part, Mapping | Namespace):
+            raise ConfigurationError(f"{where}: {section} is a section: give keys below it, not {part!r}")
 
 
 def one_line(message: str) -> str:
@@ -109,6 +173,11 @@ def find_configuration(config: str | os.PathLike) -> str:
     raise ConfigurationError(f"configuration {text}: no such file{hint}")
 
 
+def _readable(path: str) -> str:
+    read_configuration(path)
+    return path
+
+
 def _with_found_configurations(argv: Sequence[str]) -> list[str]:
     """Arguments in which every ``--config NAME`` is a path."""
     out = list(argv)
@@ -117,9 +186,9 @@ def _with_found_configurations(argv: Sequence[str]) -> list[str]:
         if option not in ("-c", "--config"):
             continue
         if equals:
-            out[k] = f"{option}={find_configuration(value)}"
+            out[k] = f"{option}={_readable(find_configuration(value))}"
         elif k + 1 < len(out):
-            out[k + 1] = find_configuration(out[k + 1])
+            out[k + 1] = _readable(find_configuration(out[k + 1]))
     return out
 
 
@@ -250,8 +319,7 @@ def parse_configuration(
         tree: dict[str, Any] = {}
         for key, value in config.items():
             if key == "config":
-                base = yaml.safe_load(Path(find_configuration(value)).read_text())
-                tree = _merged(base, tree)
+                tree = _merged(read_configuration(find_configuration(value)), tree)
                 continue
             for part in reversed(key.split(".")):
                 value = {part: value}
@@ -259,6 +327,11 @@ def parse_configuration(
         found = parser.parse_object(tree)
     else:
         found = parser.parse_args(_with_found_configurations(config))
+    for section in _SECTIONS:
+        if not isinstance(found.get(section), Namespace):
+            raise ConfigurationError(
+                f"configuration: {section} is a section: give keys below it, not {found[section]!r}"
+            )
     if found.pop("print_config"):
         print(explained(found, parser), end="")
         sys.exit(0)

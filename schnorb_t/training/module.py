@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as L
@@ -15,7 +16,7 @@ from torchmetrics import MeanMetric
 from schnorb_t import keys
 from schnorb_t.basis import Basis
 from schnorb_t.data.batch import to_device
-from schnorb_t.errors import ConfigurationError, UserError
+from schnorb_t.errors import ConfigurationError, UserError, brief
 from schnorb_t.nn.base import MatrixNetwork, network
 from schnorb_t.nn.matrix_product import LAYOUT as PRIOR_LAYOUT
 from schnorb_t.nn.overlap import to_orthogonal
@@ -135,6 +136,18 @@ class MatrixModule(L.LightningModule):
         if prior is not None:
             self.model.prior.model.load_state_dict(prior.state_dict())
         self._prior_cache = None if self.model.prior is None else PriorCache(self.model.prior.count, prior_memory)
+        for name, value in (
+            ("learning_rate", learning_rate),
+            ("two_centre_rate", two_centre_rate),
+            ("weight_decay", weight_decay),
+            ("warmup_steps", warmup_steps),
+            ("final_rate", final_rate),
+            ("prior_memory", prior_memory),
+        ):
+            if not 0 <= value < math.inf:
+                raise ConfigurationError(f"model.{name}: must be a number from 0 on, got {value}")
+        if outputs is not None and not outputs:
+            raise ConfigurationError("model.outputs: names no loss; give some, or null for those of H and S")
         self.outputs = list(outputs or DEFAULT_OUTPUTS)
         self.learning_rate, self.two_centre_rate, self.weight_decay = learning_rate, two_centre_rate, weight_decay
         self.warmup_steps, self.final_rate = warmup_steps, final_rate
@@ -173,6 +186,8 @@ class MatrixModule(L.LightningModule):
                 seen.update(batch[keys.ATOMIC_NUMBERS].unique().tolist())
                 yield batch
 
+        for rows in data.split.values():
+            data.store.require_matrices(rows)
         self.model.fit_reference(batches)
         taken = None
         if self.start_from:
@@ -258,9 +273,66 @@ class MatrixModule(L.LightningModule):
             for logger in self.loggers:
                 logger.log_metrics({f"val/{name}": error for name, error in errors.items()}, step=0)
 
+    @contextmanager
+    def _sound(self, batch: dict[str, Tensor]) -> Iterator[None]:
+        """Where a batch cannot be diagonalised, tell why if it is the weights or the labels."""
+        try:
+            yield
+        except torch.linalg.LinAlgError as error:
+            self._check_weights()
+            raise UserError(
+                f"{self._molecules(batch)}: cannot be diagonalised ({brief(error)}); {self._remedy()}"
+            ) from None
+
+    def _molecules(self, batch: dict[str, Tensor]) -> str:
+        store = self.trainer.datamodule.store
+        names = [store.name_of(int(i)) for i in batch[keys.INDEX][:5]]
+        more = len(batch[keys.INDEX]) - len(names)
+        return f"{store.path}, molecules {', '.join(names)}{f' and {more} more' if more else ''}"
+
+    def _remedy(self) -> str:
+        return (
+            f"validate the labels with `schnorb_t check {self.trainer.datamodule.store.path}`, and give a lower "
+            f"model.learning_rate (now {self.learning_rate:g}) or a trainer.gradient_clip_val"
+        )
+
+    def _check_weights(self) -> None:
+        """Refuse to go on, and to write checkpoints, with weights that are no numbers.
+
+        Raises:
+            UserError: names epoch and remedy.
+        """
+        if all(torch.isfinite(p).all() for p in self.model.parameters()):
+            return
+        raise UserError(
+            f"the training diverged in epoch {self.current_epoch} before step {self.global_step}: weights are NaN or "
+            f"infinite; give a lower model.learning_rate (now {self.learning_rate:g}) or a trainer.gradient_clip_val; "
+            "checkpoints of earlier epochs are whole"
+        )
+
+    def _check_loss(self, batch: dict[str, Tensor], parts: dict[str, Tensor]) -> None:
+        if bad := [name for name, x in parts.items() if not torch.isfinite(x)]:
+            self._check_weights()
+            what = f"the loss of {', '.join(bad)} is NaN or infinite"
+            raise UserError(f"{self._molecules(batch)}: {what}; {self._remedy()}")
+
+    def on_train_epoch_end(self) -> None:
+        """Lightning writes checkpoints after this.
+
+        Raises:
+            UserError: the weights are NaN or infinite.
+        """
+        self._check_weights()
+
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        """The weighted losses of a batch, with what each contributes in the log."""
-        loss, parts = self._loss(*self._quantities(batch), self.current_epoch)
+        """The weighted losses of a batch, with what each contributes in the log.
+
+        Raises:
+            UserError: the loss is NaN or infinite; names the molecules and the remedy.
+        """
+        with self._sound(batch):
+            loss, parts = self._loss(*self._quantities(batch), self.current_epoch)
+        self._check_loss(batch, parts)
         n = len(batch[keys.N_ATOMS])
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=n)
         self.log_dict({f"train/{name}": x.detach() for name, x in parts.items()}, batch_size=n)
@@ -268,9 +340,12 @@ class MatrixModule(L.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
         """Adds a batch to the errors of the validation, with the full weights of all losses."""
-        prediction, reference = self._quantities(batch)
+        with self._sound(batch):
+            prediction, reference = self._quantities(batch)
+            prediction.orbitals(), reference.orbitals()  # kept
         # full weights from the first epoch on: the best checkpoint is chosen among epochs of different schedules
-        loss, _ = self._loss(prediction, reference, math.inf)
+        loss, parts = self._loss(prediction, reference, math.inf)
+        self._check_loss(batch, parts)
         n_molecules = len(batch[keys.N_ATOMS])
         error = (prediction.orbitals()[0] - reference.orbitals()[0]).abs()
         last = batch[keys.N_OCCUPIED][:, None]

@@ -11,6 +11,7 @@ checkpoint and leaves everything in one folder, ``RUNS/NAME/version_N``:
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMon
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
+from torch.multiprocessing.spawn import ProcessException
 
 from schnorb_t.data.datamodule import MatrixDataModule
 from schnorb_t.errors import ConfigurationError, UserError, system_fault
@@ -45,6 +47,17 @@ from schnorb_t.training.resume import Resumed, check_resume
 
 #: Precisions in which the two-centre functions would lose what they carry.
 _TOO_COARSE = ("16-true", "bf16-true", "16", "bf16", "transformer-engine", "transformer-engine-float16")
+
+#: Options of the trainer that Lightning takes at any value, and divides by or turns gradients round with.
+_LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": 0, "log_every_n_steps": 0}
+#: What distributed training says where losses leave out weights, and what is said instead.
+_UNUSED = "parameters that were not used in producing the loss"
+_ALL_WEIGHTS = (
+    "trainer: several processes, and losses that leave out weights; give losses of H and of S in model.outputs, or "
+    "--trainer.strategy ddp_find_unused_parameters_true"
+)
+#: Largest seed of numpy's generators.
+_LARGEST_SEED = 2**32 - 1
 
 
 @dataclass
@@ -94,7 +107,15 @@ def _told(folder: Path | None) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except ProcessException as error:  # a process of several; its own error is a text
+        if _UNUSED in str(error):
+            raise ConfigurationError(_ALL_WEIGHTS) from None
+        if told := re.search(r"^schnorb_t\.errors\.\w*Error: (.*)", str(error), re.M):
+            raise UserError(told[1]) from None
+        raise
     except (MisconfigurationException, ValueError, RuntimeError, ModuleNotFoundError) as error:
+        if _UNUSED in str(error):
+            raise ConfigurationError(_ALL_WEIGHTS) from None
         if isinstance(error, MisconfigurationException) or _raised_by_lightning(error):
             raise ConfigurationError(f"trainer: {_line(error)}") from None
         raise
@@ -117,8 +138,14 @@ def make_trainer(**options: Any) -> L.Trainer:
             f"trainer.precision: {options['precision']} would round two-centre functions to three digits; "
             "give 32-true, 64-true or bf16-mixed"
         )
-    if options.get("accumulate_grad_batches", 1) < 1:
-        raise ConfigurationError("trainer.accumulate_grad_batches: must be 1 or more")
+    if str(options.get("strategy")).endswith("_spawn"):
+        raise ConfigurationError(f"trainer.strategy: {options['strategy']} cannot send this training; give ddp")
+    for name, least in _LEAST.items():
+        value = options.get(name)
+        if value is not None and value < least:
+            raise ConfigurationError(f"trainer.{name}: must be {least} or more, got {value}")
+    if options.get("val_check_interval") == 0:
+        raise ConfigurationError("trainer.val_check_interval: must be above 0; limit_val_batches 0 validates nothing")
     plugins = options.pop("plugins", None) or []
     plugins = [*plugins] if isinstance(plugins, list | tuple) else [plugins]
     try:
@@ -183,6 +210,14 @@ class _Run:
         except (TypeError, ValueError) as error:  # losses, smearing and callbacks refuse their values so
             raise ConfigurationError(f"configuration: {_line(error)}") from None
         self.trial = bool(config.trainer.fast_dev_run)
+        if not 0 <= config.seed_everything <= _LARGEST_SEED:
+            raise ConfigurationError(f"seed_everything: must lie between 0 and {_LARGEST_SEED}")
+        if config.checkpoint.monitor is None:
+            raise ConfigurationError("checkpoint.monitor: must name what decides on the best model, such as val/loss")
+        if Path(config.name).is_absolute() or ".." in Path(config.name).parts:
+            raise ConfigurationError(
+                f"name: {config.name} would leave the folder of all runs; --runs names that folder"
+            )
         if config.seed_everything is not False:
             L.seed_everything(None if config.seed_everything is True else config.seed_everything, workers=True)
         torch.set_num_threads(max(1, config.threads))

@@ -82,3 +82,61 @@ def test_electrons_that_no_shell_holds_are_kept(tmp_path):
     assert Store(tmp_path / "m.h5").basis.core == core
     refused = run("merge.py", a, other, "-o", tmp_path / "n.h5")
     assert refused.returncode == 2 and "element 8" in refused.stderr
+
+
+def test_what_would_spoil_another_files_splits_is_left_out(tmp_path):
+    """The same group with other bonds, and validation molecules of one file among the training molecules of another."""
+    from schnorb_t.commands.merge import merge
+
+    records = [example(k) for k in range(6)]
+    a = [
+        dataclasses.replace(r, split=s, group=f"g{k}")
+        for k, (r, s) in enumerate(zip(records, ("val", "test", "train"), strict=False))
+    ]
+    other = [example(k) for k in range(20, 24)]
+    b = [
+        dataclasses.replace(r, name=f"b{k}", split=s, group=g)
+        for k, (r, s, g) in enumerate(
+            zip(other, ("train", "val", "train", "train"), ("g0", "g1", "g2", "own"), strict=True)
+        )
+    ]
+    graphs = {graph_key(r.atomic_numbers, r.positions) for r in a[:2]}
+    assert not graphs & {graph_key(r.atomic_numbers, r.positions) for r in b}
+    done = merge([write(tmp_path / "a.h5", a), write(tmp_path / "b.h5", b)], output=tmp_path / "m.h5")
+    assert done["left_out"] == ["b0", "b1"] and done["molecules"] == 5
+
+
+def test_one_geometry_with_two_energies_is_refused(tmp_path):
+    from schnorb_t.commands.merge import merge
+    from schnorb_t.errors import UserError
+
+    first = example(0, split="train")
+    for name, energy, refused in (("same", first.total_energy, False), ("other", first.total_energy + 0.1, True)):
+        second = dataclasses.replace(first, name="copy", total_energy=energy)
+        files = [write(tmp_path / f"{name}a.h5", [first]), write(tmp_path / f"{name}b.h5", [second])]
+        if refused:
+            with pytest.raises(UserError, match="same geometry and total energies 1.0e-01 Eh apart"):
+                merge(files, output=tmp_path / f"{name}.h5")
+        else:
+            assert merge(files, output=tmp_path / f"{name}.h5")["molecules"] == 2
+
+
+def test_optional_quantities_of_one_file_alone_are_kept(tmp_path):
+    from schnorb_t.commands.merge import merge
+
+    first, second = example(0, split="train"), example(1, split="train")
+    second = dataclasses.replace(second, forces=np.full((len(second.atomic_numbers), 3), 0.5), charge=0)
+    merge([write(tmp_path / "a.h5", [first]), write(tmp_path / "b.h5", [second])], output=tmp_path / "m.h5")
+    with Store(tmp_path / "m.h5") as store:
+        assert store.has("forces").tolist() == [False, True] and store.has("charge").tolist() == [False, True]
+        assert store[0].forces is None and np.array_equal(store[1].forces, second.forces)
+
+
+def test_molecules_without_matrices_are_not_trained_on(tmp_path):
+    from schnorb_t.errors import UserError
+
+    bare = dataclasses.replace(example(1, split="train"), hamiltonian=None, overlap=None)
+    with Store(write(tmp_path / "a.h5", [example(0, split="train"), bare])) as store:
+        store.require_matrices(np.array([0]))
+        with pytest.raises(UserError, match=f"1 of 2 molecules .such as {bare.name}. have no hamiltonian"):
+            store.require_matrices(np.array([0, 1]))

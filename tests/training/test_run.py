@@ -303,6 +303,10 @@ def test_checkpoints_that_hold_no_training(go, tmp_path):
         {"val_check_interval": 99},
         {"profiler": "nonsense"},
         {"nonsense": 1},
+        {"strategy": "ddp_spawn"},
+        {"check_val_every_n_epoch": 0},
+        {"val_check_interval": 0},
+        {"gradient_clip_val": -1.0},
     ],
     ids=str,
 )
@@ -378,6 +382,14 @@ def test_a_trial_leaves_nothing(go, tmp_path):
         ({"ema__decay": 1.5}, "ema.decay"),
         ({"trainer__callbacks": [{"class_path": "nowhere.Callback"}]}, "nowhere"),
         ({"early_stopping__mode": "sideways"}, "sideways"),
+        ({"model__learning_rate": -1.0}, "model.learning_rate"),
+        ({"model__learning_rate": math.nan}, "model.learning_rate"),
+        ({"model__warmup_steps": -1}, "model.warmup_steps"),
+        ({"model__outputs": []}, "model.outputs"),
+        ({"seed_everything": -1}, "seed_everything"),
+        ({"name": "../elsewhere"}, "name: ../elsewhere"),
+        ({"checkpoint__monitor": None}, "checkpoint.monitor"),
+        ({"checkpoint__dirpath": "/proc/nowhere"}, "/proc/nowhere"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_one_line(go, keys, named):
@@ -399,6 +411,78 @@ def test_a_fault_of_the_code_keeps_its_traceback(go, monkeypatch, error, place):
     with pytest.raises(error, match="a fault") as raised:
         go()
     assert not isinstance(raised.value, UserError)
+
+
+# ---- what is no number ----------------------------------------------------------------------------------------------
+
+
+def test_a_training_that_diverges_stops_in_one_line_and_leaves_earlier_checkpoints(go):
+    first = go(trainer__max_epochs=1)
+    with pytest.raises(UserError, match=r"model.learning_rate \(now 1e\+30\)") as told:
+        go(model__learning_rate=1e30)
+    assert "\n" not in str(told.value) and "toy.h5, molecules" in str(told.value)
+    assert not list((first.folder.parent / "version_1").rglob("*.ckpt"))
+    assert all(torch.isfinite(p).all() for p in load_model(first.best)[0].parameters())
+
+
+@pytest.mark.parametrize("check_val", [1, 5])
+def test_weights_that_are_no_numbers_are_not_written(go, monkeypatch, check_val):
+    def spoilt(self):
+        with torch.no_grad():
+            next(self.model.parameters()).fill_(math.nan)
+
+    first = go(trainer__max_epochs=1)
+    monkeypatch.setattr(MatrixModule, "on_train_batch_end", lambda self, *_: spoilt(self))
+    with pytest.raises(UserError, match="diverged in epoch 0|is NaN or infinite|cannot be diagonalised"):
+        go(trainer__check_val_every_n_epoch=check_val, trainer__limit_train_batches=1)
+    assert not list((first.folder.parent / "version_1").rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("field", ["hamiltonian", "overlap", "positions", "large_basis_energies"])
+def test_labels_that_are_no_numbers_are_told_with_their_molecule(go, store, tmp_path, field):
+    import h5py
+
+    path = tmp_path / "bad.h5"
+    shutil.copy(store, path)
+    with h5py.File(path, "r+") as file:
+        file[field][0] = math.nan
+    with pytest.raises(UserError, match=rf"bad.h5, molecule 'H2O': {field} holds NaN or infinity.*schnorb_t check"):
+        go(data__path=str(path))
+
+
+# ---- files of configurations ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content, named",
+    [
+        (b"", "is empty"),
+        (b"# nothing\n", "is empty"),
+        (b"- a\n", "holds no keys"),
+        (b"data: {path: x\n", "line 2: no valid YAML"),
+        (b"data:\n\tpath: x\n", "line 2: no valid YAML: a tab"),
+        ("name: a\n".encode("utf-16"), "UTF-8"),
+        (b"name: caf\xe9\n", "UTF-8"),
+        (b"name: a\nthreads: 1\nname: b\n", "name stands twice, in lines 1 and 3"),
+        (b"data: &a [*a]\n", "no valid YAML"),
+        (b"name: a\n---\nname: b\n", "another document"),
+        (b"model: null\n", "model is a section"),
+        (b"model: {network: 5}\n", "model.network is a section"),
+        (b"early_stopping: 5\n", "early_stopping is a section"),
+        (b"1: 2\n", "the key 1 is no word"),
+        (b"traner: {max_epochs: 1}\n", "did you mean trainer.max_epochs?"),
+        (b"trainer: {max_epoch: 1}\n", "did you mean trainer.max_epochs?"),
+        (b"trainer: {max_epochs: [1]}\n", "trainer.max_epochs"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_named_in_one_line(tmp_path, content, named):
+    from schnorb_t.training.configuration import parse_configuration
+
+    (tmp_path / "a.yaml").write_bytes(content)
+    for way in (["--config", str(tmp_path / "a.yaml")], {"config": tmp_path / "a.yaml"}):
+        with pytest.raises(ConfigurationError) as told:
+            parse_configuration(way)
+        assert named in str(told.value) and "\n" not in str(told.value) and len(str(told.value)) < 500
 
 
 # ---- the disk --------------------------------------------------------------------------------------------------------
