@@ -12,6 +12,8 @@ _codata = create_units("2018")
 BOHR = float(_codata["Bohr"])
 #: eV per Hartree.
 HARTREE = float(_codata["Hartree"])
+#: kcal/mol per Hartree.
+KCAL_PER_MOL = float(_codata["Hartree"] / (_codata["kcal"] / _codata["mol"]))
 #: Debye per e*Bohr.
 DEBYE = float(BOHR / _codata["Debye"])
 #: What numbers in Eh and eV are multiplied by to be printed in mEh and meV.

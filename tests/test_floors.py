@@ -33,7 +33,7 @@ FLOORS = (
     {"structures"},
     {"data", "nn", "physics", "reference"},
     {"training"},
-    {"prediction", "prediction_file", "predictor", "interfaces", "active"},
+    {"prediction", "prediction_file", "predictor", "energy_predictor", "interfaces", "active"},
     {"commands", "__main__", "__init__", "fit", "predict", "evaluate", "export", "export_skf", "ensemble"},
 )
 #: Rooms of one floor that may read another of theirs; never both ways.
@@ -41,6 +41,8 @@ NEIGHBOURS = {
     ("reference", "data"),  # labels are records
     ("interfaces", "prediction"),
     ("interfaces", "predictor"),
+    ("interfaces", "energy_predictor"),
+    ("energy_predictor", "predictor"),  # devices
     ("active", "predictor"),  # a model's view of molecules decides which to label
     ("predictor", "prediction"),
     ("prediction_file", "prediction"),

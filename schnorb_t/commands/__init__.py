@@ -60,6 +60,12 @@ COMMANDS: dict[str, Command] = {
     ),
     "predict": Command("predict", "predict", "Hamiltonian, overlap and orbital energies of molecules"),
     "evaluate": Command("evaluate", "evaluate", "errors of a model on labelled molecules"),
+    "md": Command(
+        "md",
+        "md",
+        "molecular dynamics with a model of energies and forces, and its report",
+        "the saved steps are safe, the same command continues",
+    ),
     "calibrate": Command("calibrate", "calibrate_model", "a trained model learns how sure its levels are", then=_MODEL),
     "geometries": Command(
         "geometries", "geometries", "relaxed and hot GFN2-xTB geometries from SMILES", _AGAIN, then=_STRUCTURES
@@ -77,6 +83,13 @@ COMMANDS: dict[str, Command] = {
     "label-xtb": Command("label_xtb", "label_xtb", "label structures by GFN2-xTB", _AGAIN, then=_LABELS),
     "import-orca": Command(
         "import_orca", "import_orca", "results of ORCA into a store of checked matrices", then=_LABELS
+    ),
+    "import-energies": Command(
+        "import_energies",
+        "import_energies",
+        "energies and forces from extended xyz or npz into a store",
+        _AGAIN,
+        then="schnorb_t fit --config forces --data.path {output} trains a model of energies and forces on it",
     ),
     "write-orca": Command(
         "write_orca",

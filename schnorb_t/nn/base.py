@@ -20,7 +20,7 @@ from schnorb_t.nn.constants import Constants
 #: H, S [B, M, M], orbital mask [B, M], electrons [B], temperature in K -> density matrix [B, M, M]. Electronic
 #: structure that a network takes as input is handed in as such a function: networks know no physics.
 DensityMatrix = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
-_NETWORKS: dict[str, type[MatrixNetwork]] = {}
+_NETWORKS: dict[str, type[Network]] = {}
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,13 @@ class Transfer:
     per_pair: re.Pattern[str] = re.compile(r"(?!)")
 
 
-class MatrixNetwork(nn.Module, ABC):
-    """Molecules in, Hamiltonian and overlap out. ``class Mine(MatrixNetwork, known_as="mine")`` makes it known.
+class Network(nn.Module, ABC):
+    """Molecules in, what was learned of them out. ``class Mine(MatrixNetwork, known_as="mine")`` makes one known.
 
     Attributes:
         name: what checkpoints call the architecture.
         basis: shells of the elements that it knows.
-        cutoff: Å, pairs farther apart have no block.
-        orthogonal: H is learned in Löwdin's orthogonal functions.
-        prior: what it takes of a cheaper method's electronic structure (``nn.prior``), or None.
+        cutoff: Å, pairs farther apart do not see each other.
         constants: numbers that decide what it computes, beside arguments and weights; checkpoints name them.
         transfer: what a training that starts from it takes over.
     """
@@ -60,8 +58,6 @@ class MatrixNetwork(nn.Module, ABC):
     transfer: ClassVar[Transfer] = Transfer()
     basis: Basis
     cutoff: float
-    orthogonal: bool
-    prior: nn.Module | None
     constants: Constants
 
     # not ``name``, which Python 3.10's ABCMeta keeps to itself
@@ -72,7 +68,7 @@ class MatrixNetwork(nn.Module, ABC):
             _NETWORKS[known_as] = cls
 
     @classmethod
-    def build(cls, basis: Basis, arguments: Mapping[str, Any], density: DensityMatrix) -> MatrixNetwork:
+    def build(cls, basis: Basis, arguments: Mapping[str, Any], density: DensityMatrix) -> Network:
         """A network with random weights.
 
         Args:
@@ -98,6 +94,56 @@ class MatrixNetwork(nn.Module, ABC):
         return iter(())
 
     @abstractmethod
+    def fit_reference(self, batches: Callable[[], Iterable[dict[str, Tensor]]]) -> None:
+        """Whatever has a closed form, from labelled batches, which ``batches`` gives anew at every call."""
+
+    def slow_parameters(self) -> list[nn.Parameter]:
+        """Those that start near their optimum and take small steps without weight decay; none unless overridden."""
+        return []
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """What is trained at full rate, and ``slow_parameters``; frozen ones are in neither."""
+        slow = [p for p in self.slow_parameters() if p.requires_grad]
+        known = {id(p) for p in slow}
+        return [p for p in self.parameters() if p.requires_grad and id(p) not in known], slow
+
+    @property
+    def knows_doubt(self) -> bool:
+        """Whether it tells a standard deviation of each level."""
+        return False
+
+    def n_parameters(self) -> int:
+        """Numbers in the network, those of a prior included."""
+        return sum(p.numel() for p in self.parameters())
+
+
+class EnergyNetwork(Network):
+    """Molecules in, energies and forces out.
+
+    Attributes:
+        forces: how it makes them, ``"conservative"`` (minus the gradient of its energy) or ``"direct"``.
+    """
+
+    forces: str
+
+    @abstractmethod
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """``total_energy`` [B], Eh, and ``forces`` [N, 3], Eh/Bohr, float64, from ``structures_to_batch``."""
+
+
+class MatrixNetwork(Network):
+    """Molecules in, Hamiltonian and overlap out.
+
+    Attributes:
+        cutoff: Å, pairs farther apart have no block.
+        orthogonal: H is learned in Löwdin's orthogonal functions.
+        prior: what it takes of a cheaper method's electronic structure (``nn.prior``), or None.
+    """
+
+    orthogonal: bool
+    prior: nn.Module | None
+
+    @abstractmethod
     def blocks(self, batch: dict[str, Tensor]) -> dict[str, BlockMatrix]:
         """A batch -> blocks of every field that it predicts, float64."""
 
@@ -110,31 +156,12 @@ class MatrixNetwork(nn.Module, ABC):
         """Blocks -> what losses compare, padded float64 [B, M, M]."""
 
     @abstractmethod
-    def fit_reference(self, batches: Callable[[], Iterable[dict[str, Tensor]]]) -> None:
-        """Whatever has a closed form, from labelled batches, which ``batches`` gives anew at every call."""
-
-    @abstractmethod
     def drop_learned(self) -> None:
         """Silence what gradients have trained, so that the closed-form start alone predicts, in place."""
-
-    def slow_parameters(self) -> list[nn.Parameter]:
-        """Those that start near their optimum and take small steps without weight decay; none unless overridden."""
-        return []
-
-    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """What is trained at full rate, and ``slow_parameters``; frozen ones are in neither."""
-        slow = [p for p in self.slow_parameters() if p.requires_grad]
-        known = {id(p) for p in slow}
-        return [p for p in self.parameters() if p.requires_grad and id(p) not in known], slow
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """``hamiltonian`` (Eh) and ``overlap``, padded float64 [B, M, M], from ``data.batch.structures_to_batch``."""
         return self.matrices(self.blocks(batch), batch)
-
-    @property
-    def knows_doubt(self) -> bool:
-        """Whether it tells a standard deviation of each level."""
-        return False
 
     def standard_deviations(
         self, out: dict[str, Tensor], energies: Tensor, coefficients: Tensor, mask: Tensor
@@ -149,20 +176,16 @@ class MatrixNetwork(nn.Module, ABC):
         """
         return None
 
-    def n_parameters(self) -> int:
-        """Numbers in the network, those of a prior included."""
-        return sum(p.numel() for p in self.parameters())
 
-
-def networks() -> dict[str, type[MatrixNetwork]]:
-    """Every architecture of this package, and of modules imported so far, by name."""
+def networks(kind: type[Network] = Network) -> dict[str, type[Network]]:
+    """Every architecture of this package, and of modules imported so far, by name; those of one kind alone."""
     package = importlib.import_module(__package__)
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
-    return dict(sorted(_NETWORKS.items()))
+    return {name: found for name, found in sorted(_NETWORKS.items()) if issubclass(found, kind)}
 
 
-def network(name: str) -> type[MatrixNetwork]:
+def network(name: str) -> type[Network]:
     """The architecture of that name.
 
     Raises:

@@ -16,7 +16,7 @@ import torch
 from schnorb_t.basis import Basis
 from schnorb_t.errors import UserError
 from schnorb_t.files import atomic_write, wrong_file
-from schnorb_t.nn.base import MatrixNetwork
+from schnorb_t.nn.base import MatrixNetwork, Network
 from schnorb_t.nn.ensemble import EnsembleModel
 from schnorb_t.training.networks import DEFAULT, build_network
 
@@ -205,8 +205,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def load_model(path: str | Path) -> tuple[MatrixNetwork, ModelCard]:
-    """Model (in eval mode, averaged weights, CPU) and card from a checkpoint.
+def load_network(path: str | Path) -> tuple[Network, ModelCard]:
+    """Model of any kind (in eval mode, averaged weights, CPU) and card from a checkpoint.
 
     Raises:
         UserError: see ``read_checkpoint``.
@@ -223,7 +223,7 @@ def load_model(path: str | Path) -> tuple[MatrixNetwork, ModelCard]:
         entry["network"],
     )
 
-    def built(arguments: dict[str, Any], prefix: str) -> MatrixNetwork:
+    def built(arguments: dict[str, Any], prefix: str) -> Network:
         try:
             model = build_network(card.network, card.basis, arguments)
         except ValueError as error:
@@ -235,12 +235,27 @@ def load_model(path: str | Path) -> tuple[MatrixNetwork, ModelCard]:
             raise UserError(f"{path}: the weights do not fit the model described beside them: {error}") from None
         return model
 
-    model: MatrixNetwork
+    model: Network
     if card.members:
         model = EnsembleModel([built(a, f"model.members.{k}.") for k, a in enumerate(card.members)])
     else:
         model = built(card.arguments, "model.")
     return model.eval(), card
+
+
+def load_model(path: str | Path) -> tuple[MatrixNetwork, ModelCard]:
+    """As ``load_network``, of a model that predicts matrices.
+
+    Raises:
+        UserError: a model of energies and forces; see ``read_checkpoint``.
+    """
+    model, card = load_network(path)
+    if not isinstance(model, MatrixNetwork):
+        raise UserError(
+            f"{path}: a model of energies and forces, which predicts no matrices; "
+            "use it by schnorb_t md or schnorb_t.interfaces.ase.SchNOrbT, or give a model of matrices"
+        )
+    return model, card
 
 
 def load_single(path: str | Path) -> tuple[MatrixNetwork, ModelCard]:
@@ -255,7 +270,7 @@ def load_single(path: str | Path) -> tuple[MatrixNetwork, ModelCard]:
     return model, card
 
 
-def write_checkpoint(path: str | Path, model: MatrixNetwork, card: ModelCard, config: str) -> None:
+def write_checkpoint(path: str | Path, model: Network, card: ModelCard, config: str) -> None:
     """A checkpoint without the state of a training; the file appears whole.
 
     Args:

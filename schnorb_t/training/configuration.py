@@ -33,7 +33,8 @@ from schnorb_t.physics.occupations import Smearing
 from schnorb_t.training.callbacks import RunCheckpoint
 from schnorb_t.training.ema import ExponentialMovingAverage
 from schnorb_t.training.losses import Output
-from schnorb_t.training.module import DEFAULT_OUTPUTS, MatrixModule
+from schnorb_t.training.module import MatrixModule
+from schnorb_t.training.modules import module_of
 from schnorb_t.training.networks import DEFAULT
 
 #: The package's own configurations: beside the code where it is installed, beside the package in its repository.
@@ -256,8 +257,9 @@ def make_parser(
         "--threads", type=int, default=1, help="CPU threads per process; the tensors are too small to share out"
     )
     parser.add_class_arguments(MatrixDataModule, "data", instantiate=False, sub_configs=True)
+    module = module_of(architecture)
     parser.add_class_arguments(
-        MatrixModule, "model", skip={"basis", "cutoff", "network"}, instantiate=False, sub_configs=True
+        module, "model", skip={"basis", "cutoff", "network"}, instantiate=False, sub_configs=True
     )
     parser.add_class_arguments(
         kind,
@@ -292,7 +294,7 @@ def make_parser(
             "early_stopping.patience": 1000,
             "trainer.use_distributed_sampler": False,  # the size-bucketed sampler shares out the batches itself
             "trainer.num_sanity_val_steps": 0,
-            "model.outputs": [asdict(output) for output in DEFAULT_OUTPUTS],
+            "model.outputs": [asdict(output) for output in module.DEFAULT_OUTPUTS],
         }
     )
     return parser

@@ -185,6 +185,8 @@ LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
     "l2": torch.square,
     # quadratic within 1e-4 of the target, so that the last digits are not noise
     "huber": lambda d: torch.where(d.abs() < 1e-4, d.square() / 2e-4, d.abs() - 5e-5),
+    # lengths of vectors, invariant where their components are not; the root's slope at 0 is infinite
+    "norm": lambda d: (d.square().sum(-1) + 1e-16).sqrt(),
 }
 
 
@@ -193,6 +195,8 @@ PROJECTED_DOS, WASSERSTEIN = "projected_density_of_states", "wasserstein"
 
 #: what is compared element by element of a matrix; everything else can be measured or is a level
 MATRICES = (keys.HAMILTONIAN, keys.OVERLAP, "hamiltonian_in_orbitals", "occupied_virtual_mixing")
+#: what models of energies and forces are trained on, and they alone (``training.energy_module``)
+ENERGIES = (keys.TOTAL_ENERGY, keys.FORCES)
 
 
 def band_pass(options: dict[str, Any]) -> BandPassLoss:
@@ -225,8 +229,10 @@ class Output:
     Attributes:
         name: the quantity: ``hamiltonian``, ``overlap``, ``hamiltonian_in_orbitals``, ``occupied_virtual_mixing``;
             ``orbital_energies``, ``frontier_energies``, ``gap``; ``charges``, ``dipole``, ``band_energy``,
-            ``free_energy`` and all others of ``PROPERTIES``; ``projected_density_of_states``.
-        loss: ``l1``, ``l2`` or ``huber``; for the projected density of states ``wasserstein``.
+            ``free_energy`` and all others of ``PROPERTIES``; ``projected_density_of_states``; of a model of energies
+            ``total_energy`` and ``forces``, and only these.
+        loss: ``l1``, ``l2`` or ``huber``, for forces also ``norm``, lengths instead of components; for the projected
+            density of states ``wasserstein``.
         weight: factor, per Eh (or per unit of the quantity; squared for ``l2``).
         start: first epoch in which it counts.
         ramp: epochs over which its weight grows linearly from 0.
@@ -242,7 +248,7 @@ class Output:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        known = sorted({*QUANTITIES, *PROPERTIES, PROJECTED_DOS})
+        known = sorted({*QUANTITIES, *PROPERTIES, PROJECTED_DOS, *ENERGIES})
         if self.name not in known:
             raise ValueError(f"no quantity {self.name!r} to train on; known: {', '.join(known)}")
         if self.loss not in (*LOSSES, WASSERSTEIN):
@@ -250,8 +256,10 @@ class Output:
         if (self.name == PROJECTED_DOS) != (self.loss == WASSERSTEIN):
             raise ValueError(
                 f"{self.name} cannot have the loss {self.loss}; known: {WASSERSTEIN} for {PROJECTED_DOS}, "
-                f"{', '.join(sorted(LOSSES))} for all others"
+                f"{', '.join(sorted({*LOSSES} - {'norm'}))} for all others, norm for {keys.FORCES} too"
             )
+        if self.loss == "norm" and self.name != keys.FORCES:
+            raise ValueError(f"{self.name} cannot have the loss norm, which is the length of the vectors of forces")
         if self.loss == WASSERSTEIN:
             self._distance = band_pass(self.options)
         elif self.options:

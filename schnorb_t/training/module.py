@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytorch_lightning as L
 import torch
 from ase.data import chemical_symbols
 from torch import Tensor, nn
@@ -17,12 +16,13 @@ from schnorb_t import keys
 from schnorb_t.basis import Basis
 from schnorb_t.data.batch import to_device
 from schnorb_t.errors import ConfigurationError, UserError, brief
-from schnorb_t.nn.base import MatrixNetwork, network
+from schnorb_t.nn.base import MatrixNetwork
 from schnorb_t.nn.matrix_product import LAYOUT as PRIOR_LAYOUT
 from schnorb_t.nn.overlap import to_orthogonal
 from schnorb_t.physics.occupations import Smearing
-from schnorb_t.training.checkpoint import KEY, ModelCard, find_model, load_single
-from schnorb_t.training.losses import MATRICES, QUANTITIES, SMEARING, Output, Quantities
+from schnorb_t.training.checkpoint import find_model, load_single
+from schnorb_t.training.learning import NetworkModule, check_network, check_rates
+from schnorb_t.training.losses import ENERGIES, MATRICES, QUANTITIES, SMEARING, Output, Quantities
 from schnorb_t.training.networks import DEFAULT, build_network
 from schnorb_t.training.prior_cache import PriorCache
 from schnorb_t.training.property_metrics import property_errors
@@ -33,25 +33,6 @@ DEFAULT_OUTPUTS = (
     Output(keys.OVERLAP, weight=10000.0),
     Output("hamiltonian_in_orbitals", weight=1000.0),
 )
-
-
-def check_network(name: str, arguments: Mapping[str, Any]) -> None:
-    """Refuse values that no network of this name can have.
-
-    Raises:
-        ConfigurationError: names the argument and what it may be.
-    """
-    try:
-        kind = network(name)
-    except ValueError as error:
-        raise ConfigurationError(f"model.architecture: {error}") from None
-    known = {*kind.defaults()}
-    if unknown := [argument for argument in arguments if argument not in known]:
-        raise ConfigurationError(
-            f"model.network: no argument {', '.join(unknown)}; known: {', '.join(sorted(known - {'cutoff'}))}"
-        )
-    for argument, wanted in kind.faults(arguments):
-        raise ConfigurationError(f"model.network.{argument}: must be {wanted}, got {arguments[argument]}")
 
 
 def check_prior(name: str, prior: MatrixNetwork, basis: Basis, cutoff: float) -> None:
@@ -75,7 +56,7 @@ def check_prior(name: str, prior: MatrixNetwork, basis: Basis, cutoff: float) ->
         )
 
 
-class MatrixModule(L.LightningModule):
+class MatrixModule(NetworkModule):
     """Trains a network.
 
     Args:
@@ -136,18 +117,15 @@ class MatrixModule(L.LightningModule):
         if prior is not None:
             self.model.prior.model.load_state_dict(prior.state_dict())
         self._prior_cache = None if self.model.prior is None else PriorCache(self.model.prior.count, prior_memory)
-        for name, value in (
-            ("learning_rate", learning_rate),
-            ("two_centre_rate", two_centre_rate),
-            ("weight_decay", weight_decay),
-            ("warmup_steps", warmup_steps),
-            ("final_rate", final_rate),
-            ("prior_memory", prior_memory),
-        ):
-            if not 0 <= value < math.inf:
-                raise ConfigurationError(f"model.{name}: must be a number from 0 on, got {value}")
-        if outputs is not None and not outputs:
-            raise ConfigurationError("model.outputs: names no loss; give some, or null for those of H and S")
+        check_rates(
+            outputs,
+            learning_rate=learning_rate,
+            two_centre_rate=two_centre_rate,
+            weight_decay=weight_decay,
+            warmup_steps=warmup_steps,
+            final_rate=final_rate,
+            prior_memory=prior_memory,
+        )
         self.outputs = list(outputs or DEFAULT_OUTPUTS)
         self.learning_rate, self.two_centre_rate, self.weight_decay = learning_rate, two_centre_rate, weight_decay
         self.warmup_steps, self.final_rate = warmup_steps, final_rate
@@ -159,9 +137,13 @@ class MatrixModule(L.LightningModule):
         if len(set(names)) < len(names):
             raise ConfigurationError(f"each property can be trained on once, got {', '.join(names)}")
         self.validation = nn.ModuleDict({name: MeanMetric() for name in (*self.VALIDATION, *names)})
-        self.card: ModelCard | None = None
-        self.config_text = ""
+        if learned := [name for name in names if name in ENERGIES]:
+            raise ConfigurationError(
+                f"model.outputs: {learned[0]} is learned by the architecture energy, not by {architecture}"
+            )
 
+    DEFAULT_OUTPUTS = DEFAULT_OUTPUTS
+    headline = "hamiltonian_mae_eh"
     VALIDATION = ("loss", "hamiltonian_mae_eh", "overlap_mae", "occupied_energy_mae_eh", "homo_mae_eh", "lumo_mae_eh")
 
     def prepare(self, data) -> Taken | None:
@@ -200,30 +182,6 @@ class MatrixModule(L.LightningModule):
             )
         self.describe(data)
         return taken
-
-    def describe(self, data, earlier: Iterable[str] | None = None) -> None:
-        """Take the card's facts from the data.
-
-        Args:
-            data: a ``MatrixDataModule``.
-            earlier: identities of molecules that the weights have seen before, if a training goes on; else those of the
-                model that it starts from.
-        """
-        store = data.store
-        seen = {str(store.groups[i]) for name in ("train", "val") for i in data.split[name]}
-        seen.update(self.seen_before() if earlier is None else earlier)
-        self.card = ModelCard(
-            self.arguments,
-            store.basis,
-            store.level,
-            store.target,
-            tuple(sorted(seen)),
-            network=self.architecture,
-        )
-
-    def seen_before(self) -> tuple[str, ...]:
-        """Identities of the molecules that the model which this one starts from was trained on."""
-        return load_single(find_model(self.start_from))[1].training_groups if self.start_from else ()
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Blocks and matrices of a batch, as ``MatrixNetwork.forward``."""
@@ -284,46 +242,6 @@ class MatrixModule(L.LightningModule):
                 f"{self._molecules(batch)}: cannot be diagonalised ({brief(error)}); {self._remedy()}"
             ) from None
 
-    def _molecules(self, batch: dict[str, Tensor]) -> str:
-        store = self.trainer.datamodule.store
-        names = [store.name_of(int(i)) for i in batch[keys.INDEX][:5]]
-        more = len(batch[keys.INDEX]) - len(names)
-        return f"{store.path}, molecules {', '.join(names)}{f' and {more} more' if more else ''}"
-
-    def _remedy(self) -> str:
-        return (
-            f"validate the labels with `schnorb_t check {self.trainer.datamodule.store.path}`, and give a lower "
-            f"model.learning_rate (now {self.learning_rate:g}) or a trainer.gradient_clip_val"
-        )
-
-    def _check_weights(self) -> None:
-        """Refuse to go on, and to write checkpoints, with weights that are no numbers.
-
-        Raises:
-            UserError: names epoch and remedy.
-        """
-        if all(torch.isfinite(p).all() for p in self.model.parameters()):
-            return
-        raise UserError(
-            f"the training diverged in epoch {self.current_epoch} before step {self.global_step}: weights are NaN or "
-            f"infinite; give a lower model.learning_rate (now {self.learning_rate:g}) or a trainer.gradient_clip_val; "
-            "checkpoints of earlier epochs are whole"
-        )
-
-    def _check_loss(self, batch: dict[str, Tensor], parts: dict[str, Tensor]) -> None:
-        if bad := [name for name, x in parts.items() if not torch.isfinite(x)]:
-            self._check_weights()
-            what = f"the loss of {', '.join(bad)} is NaN or infinite"
-            raise UserError(f"{self._molecules(batch)}: {what}; {self._remedy()}")
-
-    def on_train_epoch_end(self) -> None:
-        """Lightning writes checkpoints after this.
-
-        Raises:
-            UserError: the weights are NaN or infinite.
-        """
-        self._check_weights()
-
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         """The weighted losses of a batch, with what each contributes in the log.
 
@@ -363,54 +281,3 @@ class MatrixModule(L.LightningModule):
             values[output.name] = output.error(prediction, reference)
         for name, (value, weight) in values.items():
             self.validation[name].update(value, weight)
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs the errors of the validation molecules and begins anew."""
-        for name, metric in self.validation.items():
-            self.log(f"val/{name}", metric.compute(), prog_bar=name == "hamiltonian_mae_eh", sync_dist=False)
-            metric.reset()
-
-    def configure_optimizers(self):
-        """AdamW, warm-up, cosine; two-centre functions have a rate of their own, the prior stays as it is."""
-        fast, slow = self.model.parameter_groups()
-        optimizer = torch.optim.AdamW(
-            [
-                {
-                    "params": fast,
-                    "lr": self.learning_rate,
-                    "weight_decay": self.weight_decay,
-                },
-                {
-                    "params": slow,
-                    "lr": self.learning_rate * self.two_centre_rate,
-                    "weight_decay": 0.0,
-                },
-            ],
-            # hundreds of small parameters: a tenth of a step's time otherwise; mixed precision cannot clip then
-            fused="mixed" not in str(self.trainer.precision),
-        )
-        if math.isinf(self.trainer.estimated_stepping_batches):
-            raise ConfigurationError(
-                "trainer: the learning rate falls over the whole training, which needs an end; "
-                "give max_epochs or max_steps"
-            )
-        total = max(int(self.trainer.estimated_stepping_batches), self.warmup_steps + 1)
-
-        def factor(step: int) -> float:
-            if step < self.warmup_steps:
-                return (step + 1) / self.warmup_steps
-            done = min(1.0, (step - self.warmup_steps) / (total - self.warmup_steps))
-            return self.final_rate + (1 - self.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the card and the configuration, which make a model of the checkpoint.
-
-        Raises:
-            RuntimeError: neither ``prepare`` nor ``describe`` has run.
-        """
-        if self.card is None:
-            raise RuntimeError("prepare(data) or describe(data) must run before a checkpoint is written")
-        checkpoint[KEY] = {**self.card.to_entry(), "config": self.config_text}

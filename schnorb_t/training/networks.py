@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from schnorb_t.basis import Basis
-from schnorb_t.nn.base import MatrixNetwork, network
+from schnorb_t.nn.base import Network, network
 from schnorb_t.physics.state import thermal_density_matrix
 
 #: What a training builds, and what checkpoints hold that do not say.
 DEFAULT = "matrix"
 
 
-def build_network(name: str, basis: Basis, arguments: Mapping[str, Any]) -> MatrixNetwork:
+def build_network(name: str, basis: Basis, arguments: Mapping[str, Any]) -> Network:
     """A network with random weights.
 
     Args:

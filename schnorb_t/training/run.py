@@ -42,7 +42,9 @@ from schnorb_t.training.configuration import (
     parse_configuration,
 )
 from schnorb_t.training.ema import ExponentialMovingAverage
+from schnorb_t.training.energy_module import EnergyModule
 from schnorb_t.training.module import MatrixModule
+from schnorb_t.training.modules import module_of
 from schnorb_t.training.resume import Resumed, check_resume
 
 #: Precisions in which the two-centre functions would lose what they carry.
@@ -82,7 +84,7 @@ class TrainingResult:
     best_score: float | None
     finished: bool
     metrics: dict[str, Any] = field(default_factory=dict)
-    module: MatrixModule | None = None
+    module: MatrixModule | EnergyModule | None = None
     data: MatrixDataModule | None = None
 
 
@@ -235,7 +237,8 @@ class _Run:
             self.data = MatrixDataModule(**parts.data.as_dict())
         model = {name: value for name, value in vars(parts.model).items() if name != "network"}
         network = parts.model.network.as_dict()
-        self.module = MatrixModule(self.data.basis, network, self.data.cutoff, **model)
+        kind = module_of(config.model.architecture)
+        self.module = kind(self.data.basis, network, self.data.cutoff, **model)
 
     def _trainer(self, parts: Namespace, callbacks: list[Callback]) -> L.Trainer:
         config, options = self.config, dict(vars(parts.trainer))
@@ -434,7 +437,9 @@ def _write_run(run: _Run, result: TrainingResult, resumed: Resumed | None) -> No
     )
 
 
-def finish(folder: Path, best: str | Path, data: MatrixDataModule, module: MatrixModule) -> dict[str, Any]:
+def finish(
+    folder: Path, best: str | Path, data: MatrixDataModule, module: MatrixModule | EnergyModule
+) -> dict[str, Any]:
     """Test the best checkpoint beside the baselines; write ``test_metrics.json`` and the pictures; print the table.
 
     Of a module that trained on properties ``property_metrics.json`` besides.
@@ -448,6 +453,10 @@ def finish(folder: Path, best: str | Path, data: MatrixDataModule, module: Matri
     Returns:
         the content of ``test_metrics.json``.
     """
+    if isinstance(module, EnergyModule):
+        from schnorb_t.training.energy_report import finish_energies
+
+        return finish_energies(folder, best, data, module.device)
     from schnorb_t.training import evaluation, property_metrics, report
 
     model, _ = load_single(best)

@@ -6,10 +6,15 @@ import shutil
 from pathlib import Path
 
 from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
+from schnorb_t.basis import Basis
 from schnorb_t.commands import COMMANDS
 from schnorb_t.data.store import StoreWriter, set_splits
+from schnorb_t.nn.energy import EnergyModel
+from schnorb_t.training import checkpoint
+from schnorb_t.training.checkpoint import ModelCard
 from tests.data.store_examples import HEADER, example
 from tests.reference.orca_examples import WATER, orca_json, run, write_json
 from tests.reference.test_qm9 import ACETYLENE, METHANE, archive
@@ -53,12 +58,24 @@ def make_inputs(folder: Path) -> None:
         write_checkpoint(folder / f"{'ab'[seed]}.ckpt", fitted_model(store, seed), store)
     store.close()
     write(folder / "water.xyz", molecule("H2O"), format="extxyz")
+    write_energies(folder)
     write(folder / "pool.xyz", [molecule(name) for name in ("H2O", "CH3CHO", "C6H6")], format="extxyz")
     (folder / "list.smi").write_text("CCCO propanol\n")
     archive(folder / "qm9.tar.bz2", {"dsgdb9nsd_000001.xyz": METHANE, "dsgdb9nsd_000004.xyz": ACETYLENE})
     for k, name in enumerate(("one.h5", "two.h5")):
         with StoreWriter(folder / name, HEADER) as writer:
             writer.add(example(k, split="train"))
+
+
+def write_energies(folder: Path) -> None:
+    """A structure with energy and forces, and a model of them with random weights."""
+    water, basis = molecule("H2O"), Basis("valence", {1: (0,), 8: (0, 1)}, core={8: 2})
+    water.calc = SinglePointCalculator(water, energy=-2000.0, forces=0.1 * water.positions)
+    write(folder / "energies.xyz", water, format="extxyz")
+    network = EnergyModel(basis, "4x0e+4x1o", interactions=1, hidden=4, product_channels=2)
+    arguments = {"irreps": "4x0e+4x1o", "interactions": 1, "hidden": 4, "product_channels": 2}
+    card = ModelCard(arguments, basis, {"method": "none"}, "energies", network="energy")
+    checkpoint.write_checkpoint(folder / "energies.ckpt", network, card, "")
 
 
 def make_full(folder: Path) -> None:
@@ -81,6 +98,8 @@ def first_input(name: str, folder: Path) -> list[str | Path]:
         "label-xtb": [folder / "water.xyz"],
         "import-orca": [folder / "water.json"],
         "write-orca": [folder / "water.xyz"],
+        "import-energies": [folder / "energies.xyz"],
+        "md": [folder / "energies.ckpt", folder / "water.xyz"],
         "qm9": [folder / "qm9.tar.bz2"],
         "project": [folder / "full.h5"],
         "convert": [folder / "labels.h5"],
@@ -119,4 +138,6 @@ def arguments(name: str, folder: Path, output: Path) -> list[str]:
         options += ["--png", output]
     if name == "sample":
         options += ["--displaced", 0]
+    if name == "md":
+        options += ["--steps", 2]
     return [name, *map(str, [*inputs, *options])]

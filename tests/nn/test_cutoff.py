@@ -10,13 +10,14 @@ from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.nn.embedding import smooth_end
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.training.checkpoint import MODELS, find_model, load_model, load_single
-from schnorb_t.training.configuration import parse_configuration, shipped_configurations
-from schnorb_t.training.networks import build_network
+from schnorb_t.training.configuration import asked_architecture, parse_configuration, shipped_configurations
+from schnorb_t.training.networks import DEFAULT, build_network
 from tests.nn.molecules import minimal_basis, split_basis, valence_basis
 
 pytest.importorskip("pyscf")
 STEP = 1e-5
-CONFIGS = list(shipped_configurations().values())
+#: of networks of matrices; tests/nn/test_energy.py is about the others
+CONFIGS = [path for path in shipped_configurations().values() if asked_architecture(path) == DEFAULT]
 
 
 def test_the_envelope_has_continuous_curvature():
