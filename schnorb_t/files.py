@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,11 +101,29 @@ def write_error(path: str | Path, error: BaseException, remedy: str = "") -> Use
     Args:
         path: the file as the user knows it.
         error: what the system, HDF5 or torch raised.
-        remedy: in place of the usual one for this reason.
+        remedy: in place of the usual one where the disk takes no more.
     """
     number = error_number(error)
-    advice = remedy or (REMEDIES.get(number, DEFAULT_REMEDY) if number else DEFAULT_REMEDY)
-    return UserError(f"{path}: cannot be written ({brief(error)}); {advice}")
+    if number == errno.ENOSPC and not isinstance(error, OSError) and _limited(Path(path)):
+        number = errno.EFBIG  # torch hides which of both it is
+    if not number:
+        return UserError(f"{path}: cannot be written ({brief(error)}); {remedy or DEFAULT_REMEDY}")
+    usual = REMEDIES.get(number, DEFAULT_REMEDY)
+    advice = remedy or usual
+    if number in (errno.EFBIG, errno.EMFILE, errno.ENFILE):  # room on the disk is not what is missing
+        advice = "; ".join([usual, *remedy.split("; ")[1:]])
+    return UserError(f"{path}: cannot be written ({os.strerror(number)}); {advice}")
+
+
+def _limited(path: Path) -> bool:
+    """Whether a limit on the size of files (``ulimit -f``) is reached before the disk is full."""
+    try:
+        import resource  # Unix only
+
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        return limit != resource.RLIM_INFINITY and limit < shutil.disk_usage(path.parent).free
+    except (ImportError, OSError):
+        return False
 
 
 def temporary_name(path: str | Path) -> Path:

@@ -295,3 +295,14 @@ def test_a_folder_of_exports_is_never_half_of_one_set(tmp_path, monkeypatch):
     export(folder, "new")
     assert found(folder) == {f"{k}.txt": "new" for k in range(3)} | {"own.md": "mine"}
     assert [p.name for p in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_limit_on_the_size_of_files_is_no_full_disk(tmp_path, monkeypatch):
+    remedy = "make room; go on with --ckpt_path last.ckpt"
+    told = str(write_error(tmp_path / "a", OSError(errno.EFBIG, "File too large"), remedy))
+    assert "ulimit -f" in told and "make room" not in told and told.endswith("--ckpt_path last.ckpt")
+    assert "make room" in str(write_error(tmp_path / "a", OSError(errno.ENOSPC, "No space left on device"), remedy))
+    torch_says = RuntimeError("PytorchStreamWriter failed writing file data/2: file write failed")
+    assert "make room" in str(write_error(tmp_path / "a", torch_says, remedy))
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (3000, 3000))
+    assert "ulimit -f" in str(write_error(tmp_path / "a", torch_says, remedy))

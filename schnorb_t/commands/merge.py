@@ -11,9 +11,10 @@ import numpy as np
 from schnorb_t.basis import Basis, GaussianShell
 from schnorb_t.data.duplicates import N_INVARIANTS, composition_code, find_duplicates, geometry_invariants
 from schnorb_t.data.header import theory
-from schnorb_t.data.store import Header, MoleculeRecord, Store, StoreWriter
+from schnorb_t.data.store import Header, MoleculeRecord, Store, StoreWriter, journal_path
 from schnorb_t.data.validation import ENERGY_TOLERANCE
 from schnorb_t.errors import UserError
+from schnorb_t.files import removed_at_the_end
 from schnorb_t.progress import tracked
 from schnorb_t.structures import graph_key
 
@@ -98,7 +99,7 @@ def merge(files: list[Path], *, output: Path) -> dict[str, Any]:
     Raises:
         UserError: see ``merged_header``; a name twice; a geometry with two energies; the output exists.
     """
-    if output.exists():
+    if output.exists() or journal_path(output).exists():
         raise UserError(f"{output}: exists; remove it or choose another name")
     stores = [Store(path) for path in files]
     header = merged_header(stores)
@@ -109,7 +110,7 @@ def merge(files: list[Path], *, output: Path) -> dict[str, Any]:
     _refuse_contradictions(stores)
     kept_for = [{split: _identities(store, split) for split in ("val", "test")} for store in stores]
     left_out, order = [], 0
-    with StoreWriter(output, header, append=False) as writer:
+    with removed_at_the_end(journal_path(output)), StoreWriter(output, header, append=False) as writer:
         for k, store in enumerate(stores):
             elsewhere = {
                 split: set().union(*(theirs[split] for j, theirs in enumerate(kept_for) if j != k))

@@ -12,7 +12,9 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from schnorb_t.errors import UserError
 from schnorb_t.files import atomic_write, write_error
+from schnorb_t.training.checkpoint import read_checkpoint
 
 
 class WholeFileIO(TorchCheckpointIO):
@@ -117,8 +119,11 @@ class RunCheckpoint(ModelCheckpoint):
         return None, None
 
     def _score(self, path: Path) -> tuple[int, torch.Tensor | None]:
-        """Step and score that stand in a checkpoint."""
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        """Step and score that stand in a checkpoint; no score in one that is damaged."""
+        try:
+            content = read_checkpoint(path)
+        except UserError:
+            return 0, None
         state = content.get("callbacks", {}).get(self.state_key, {})
         return int(content.get("global_step", 0)), state.get("current_score")
 

@@ -7,6 +7,8 @@ the level of theory it learned. ``state_dict`` holds the averaged weights (see `
 from __future__ import annotations
 
 import pickle
+import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -179,11 +181,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         wrong = wrong or f"its first bytes are those of something else; {GIVE}"
         raise UserError(f"{path}: not a readable checkpoint: {wrong}")
     try:
+        with zipfile.ZipFile(path) as archive:  # torch does not look at the check sums
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         objects = "it holds objects of Python, which could run anything and are not opened"
         raise UserError(f"{path}: not a readable checkpoint: {objects}; {GIVE}") from None
-    except (RuntimeError, EOFError, KeyError, ValueError):
+    except (RuntimeError, EOFError, KeyError, ValueError, OSError, zipfile.BadZipFile, zlib.error):
         damage = "it is damaged, or was not copied whole; copy it again"
         raise UserError(f"{path}: not a readable checkpoint: {damage}") from None
     if not isinstance(content, dict) or KEY not in content:

@@ -71,7 +71,27 @@ def check_resume(
             basis or level of theory.
     """
     content = read_checkpoint(path)
+    try:
+        return _compared(path, content, arguments, basis, level, config, architecture)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
+        what = f"what it says of its training is damaged ({type(error).__name__}: {error})"
+        raise UserError(f"{path}: {what}; go on from another checkpoint of the run") from None
+
+
+def _compared(
+    path: str | Path,
+    content: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    basis: Basis,
+    level: Mapping,
+    config: str,
+    architecture: str,
+) -> Resumed:
     entry = content[KEY]
+    if "fit_loop" not in content.get("loops", {"fit_loop": {}}):
+        raise KeyError("fit_loop")
     if missing := [name for name in TRAINING_STATE if name not in content]:
         raise UserError(
             f"{path}: a model without the state of its training ({', '.join(missing)}), nothing to go on with; begin a "

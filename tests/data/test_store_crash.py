@@ -304,7 +304,9 @@ def _write_into_full_disk(path, limit):
         room = 2
         writer.close()
     except UserError as error:
-        assert re.search("cannot be written .file too large.; free the disk", str(error), re.IGNORECASE)
+        assert re.search(
+            "cannot be written .file too large.; raise the limit on the size of files", str(error), re.IGNORECASE
+        )
         os._exit(room)
     os._exit(0)
 

@@ -140,3 +140,23 @@ def test_molecules_without_matrices_are_not_trained_on(tmp_path):
         store.require_matrices(np.array([0]))
         with pytest.raises(UserError, match=f"1 of 2 molecules .such as {bare.name}. have no hamiltonian"):
             store.require_matrices(np.array([0, 1]))
+
+
+def test_a_merge_that_fails_leaves_nothing_so_that_it_can_be_run_again(tmp_path, monkeypatch):
+    from schnorb_t.commands.merge import merge
+    from schnorb_t.errors import UserError
+
+    files = [write(tmp_path / f"{k}.h5", [example(k, split="train")]) for k in range(2)]
+    before, add = sorted(tmp_path.iterdir()), StoreWriter.add
+
+    def full(writer, record):
+        if writer.known_names:
+            raise UserError("the disk is full")
+        add(writer, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreWriter, "add", full)
+        with pytest.raises(UserError, match="the disk is full"):
+            merge(files, output=tmp_path / "m.h5")
+    assert sorted(tmp_path.iterdir()) == before
+    assert merge(files, output=tmp_path / "m.h5")["molecules"] == 2

@@ -190,6 +190,14 @@ def test_a_best_one_that_is_not_there_is_told(go, tmp_path):
     assert any("not found" in line and f"{first.best_score:.6g}" in line for line in said)
 
 
+def test_a_best_one_that_is_damaged_is_told(go):
+    first = go(trainer__max_epochs=1, **RISING)
+    first.best.write_bytes(first.best.read_bytes()[:2000])
+    said = []
+    resumed = go(said.append, trainer__max_epochs=2, ckpt_path=str(first.last), **RISING)
+    assert resumed.best_score == pytest.approx(min(losses(resumed.folder))) and any("not found" in s for s in said)
+
+
 def test_going_on_from_the_best_one(go):
     first = go(trainer__max_epochs=2, **RISING)
     resumed = go(trainer__max_epochs=3, ckpt_path=str(first.best), **RISING)
@@ -279,6 +287,27 @@ def test_checkpoints_that_hold_no_training(go, tmp_path):
     (tmp_path / "half.ckpt").write_bytes(half[: len(half) // 2])
     with pytest.raises(UserError, match="half.ckpt"):
         go(ckpt_path=str(tmp_path / "half.ckpt"))
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_noticed(go, tmp_path):
+    """PyTorch would load the wrong weight without a word."""
+    first = go(trainer__max_epochs=1)
+    content = bytearray(first.last.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    (tmp_path / "flipped.ckpt").write_bytes(content)
+    for read in (load_model, lambda path: go(ckpt_path=str(path))):
+        with pytest.raises(UserError, match="flipped.ckpt: not a readable checkpoint: it is damaged"):
+            read(tmp_path / "flipped.ckpt")
+
+
+@pytest.mark.parametrize("part, value", [("epoch", "x"), ("loops", {}), ("training_groups", None), ("basis", "{}")])
+def test_a_damaged_state_of_a_training_is_one_line(go, tmp_path, part, value):
+    content = torch.load(go(trainer__max_epochs=1).last, weights_only=True)
+    (content if part in content else content["schnorb_t"])[part] = value
+    torch.save(content, tmp_path / "odd.ckpt")
+    with pytest.raises(UserError, match="odd.ckpt: what it says of its training is damaged") as told:
+        go(ckpt_path=str(tmp_path / "odd.ckpt"))
+    assert "\n" not in str(told.value)
 
 
 # ---- options of the trainer ------------------------------------------------------------------------------------------
