@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from ase.build import molecule
 
 from schnorb_t.errors import UserError
 from tests.benchmark_scripts import benchmark_script
@@ -28,6 +29,14 @@ def test_iso34(tmp_path, monkeypatch, capsys):
     assert found["dynamics"]["spread_kelvin"] < 20
     assert (tmp_path / "new" / "iso.png").stat().st_size > 10_000
     assert "3.44" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_ten_picoseconds_at_constant_energy():
+    """Of methanol from 300 K: the total energy drifts by less than 1 K per ps."""
+    with benchmark_script("dftb") as script:
+        found = script.drift(molecule("CH3OH"), script.DFTB(shared_data("skf/3ob-3-1")), 10.0)
+    assert abs(found["drift_kelvin_per_ps"]) < 1 and found["spread_kelvin"] < 5
 
 
 def test_bad_folders_are_told(tmp_path, monkeypatch):

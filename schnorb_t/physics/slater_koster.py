@@ -136,6 +136,10 @@ class SlaterKoster(nn.Module):
         w0, w1, w2, w3 = weights
         return (w0 * flat[at] + w1 * flat[at + 1] + w2 * flat[at + 2] + w3 * flat[at + 3]) / 6
 
+    def onsite_energies(self) -> Tensor:
+        """[119, K], Eh, of an element's slots."""
+        return self.onsite
+
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """H0 [B, M, M] in Eh and S [B, M, M] in float64, 0 in padding.
 
@@ -153,7 +157,8 @@ class SlaterKoster(nn.Module):
         blocks = self._blocks(z[i], z[j], vectors)
         index = BlockIndex(molecule, batch[keys.ORBITAL_INDEX], torch.stack((i, j)), mask)
         matrices = []
-        for block, diagonal in zip(blocks, (self.onsite[z], torch.ones_like(self.onsite[z])), strict=True):
+        energies = self.onsite_energies()[z]
+        for block, diagonal in zip(blocks, (energies, torch.ones_like(energies)), strict=True):
             half = BlockMatrix(torch.diag_embed(diagonal / 2), block, index).padded()
             matrices.append(half + half.mT)
         return matrices[0], matrices[1]

@@ -150,7 +150,7 @@ def shipped_configurations() -> dict[str, Path]:
     """
     folder = next((folder for folder in CONFIGURATIONS if (folder / "sample.yaml").is_file()), None)
     found = sorted(folder.glob("*.yaml")) if folder else []
-    return {path.stem: path for path in found if re.search(r"^data:", path.read_text(encoding="utf-8"), re.M)}
+    return {path.stem: path for path in found if re.search(r"^data:\s*(#.*)?$", path.read_text(encoding="utf-8"), re.M)}
 
 
 def find_configuration(config: str | os.PathLike) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
@@ -34,7 +35,7 @@ NEEDS = {
     "select": "skmatter",
 }
 #: read something and write nothing by default, or have options of another kind
-NO_OUTPUT = ("check", "splits", "evaluate", "info", "selftest", "completion", "fit", "learn")
+NO_OUTPUT = ("check", "splits", "evaluate", "info", "selftest", "completion", "fit", "fit-dftb", "learn")
 #: go on with an output that exists instead of refusing it, or replace it as they always did
 CONTINUE = (
     "geometries",
@@ -46,9 +47,12 @@ CONTINUE = (
     "sample",
     "write-orca",
     "fit-contraction",
+    "subtract-dftb",
 )
 WITH_OUTPUT = [name for name in COMMANDS if name not in NO_OUTPUT]
-WITH_INPUT = [name for name in COMMANDS if name not in ("info", "selftest", "completion", "sample", "learn")]
+#: read nothing, or what a configuration names
+NO_INPUT = ("info", "selftest", "completion", "sample", "learn", "fit-dftb")
+WITH_INPUT = [name for name in COMMANDS if name not in NO_INPUT]
 
 
 def make_inputs(folder: Path) -> None:
@@ -62,6 +66,7 @@ def make_inputs(folder: Path) -> None:
     write(folder / "pool.xyz", [molecule(name) for name in ("H2O", "CH3CHO", "C6H6")], format="extxyz")
     (folder / "list.smi").write_text("CCCO propanol\n")
     archive(folder / "qm9.tar.bz2", {"dsgdb9nsd_000001.xyz": METHANE, "dsgdb9nsd_000004.xyz": ACETYLENE})
+    write_toy_set(folder / "skf")
     for k, name in enumerate(("one.h5", "two.h5")):
         with StoreWriter(folder / name, HEADER) as writer:
             writer.add(example(k, split="train"))
@@ -76,6 +81,32 @@ def write_energies(folder: Path) -> None:
     arguments = {"irreps": "4x0e+4x1o", "interactions": 1, "hidden": 4, "product_channels": 2}
     card = ModelCard(arguments, basis, {"method": "none"}, "energies", network="energy")
     checkpoint.write_checkpoint(folder / "energies.ckpt", network, card, "")
+
+
+def write_toy_set(folder: Path) -> Path:
+    """Slater-Koster files of H, C and O, made up, with derivatives of U."""
+    folder.mkdir()
+    onsite = {
+        "H": "0 0 -0.24 0 0 0 0.42 0 0 1",
+        "C": "0 -0.2 -0.5 0 0 0.36 0.36 0 2 2",
+        "O": "0 -0.3 -0.9 0 0 0.5 0.5 0 4 2",
+    }
+    shape = {"ss": 0.5, "sp": 0.3, "p0": -0.25, "p1": 0.3}
+    for a in onsite:
+        for b in onsite:
+            lines = ["0.1 61", *([onsite[a]] if a == b else []), "1.0 0.01 7*0.0 3.0 10*0.0"]
+            for k in range(1, 61):
+                decay = math.exp(-0.3 * (0.1 * k) ** 2)
+                s = {name: x * decay * (1 if name in ("ss", "p1") else 0.1 * k) for name, x in shape.items()}
+                if "H" in (a, b):
+                    s |= {"p0": 0.0, "p1": 0.0, "sp": 0.0 if b == "H" else s["sp"]}
+                row = [s["p0"], s["p1"], 0.0, s["sp"], s["ss"]]
+                lines.append(
+                    "5*0.0 " + " ".join(f"{-0.7 * x:.8f}" for x in row) + " 5*0.0 " + " ".join(f"{x:.8f}" for x in row)
+                )
+            (folder / f"{a}-{b}.skf").write_text("\n".join(lines) + "\n")
+    (folder / "README").write_text("List of all atomic Hubbard derivatives\n\nH = -0.19\nC = -0.15\nO = -0.16\n")
+    return folder
 
 
 def make_full(folder: Path) -> None:
@@ -117,6 +148,8 @@ def first_input(name: str, folder: Path) -> list[str | Path]:
         "selftest": [],
         "fit": [],
         "learn": ["--config", folder / "learn.yaml"],
+        "fit-dftb": ["--config", folder / "dftb.yaml"],
+        "subtract-dftb": [folder / "one.h5", folder / "skf"],
     }[name]
 
 

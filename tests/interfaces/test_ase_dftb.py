@@ -12,6 +12,7 @@ from ase.optimize import BFGS
 from ase.vibrations import Vibrations
 
 from schnorb_t import keys
+from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.errors import UserError
 from schnorb_t.interfaces.ase import DFTB
 from tests.shared_data import shared_data
@@ -29,14 +30,20 @@ def shaken(name, seed=0):
 
 
 def test_forces_are_the_derivative_of_the_free_energy(ob):
-    from ase.calculators.fd import calculate_numerical_forces
-
+    """Along a random direction, in ASE's units; tests/physics/test_dftb.py has all the rest."""
     atoms = shaken("CH3OH")
+    x, step = atoms.positions.copy(), 1e-4
+    direction = np.random.default_rng(1).normal(size=x.shape)
     for options in ({}, {"smearing": 0.05}, {"order": 2, "charge": 1.0, "smearing": 0.05}):
         atoms.calc = DFTB(ob, **options)
-        numeric = calculate_numerical_forces(atoms, eps=1e-4, force_consistent=True)
-        assert np.abs(atoms.get_forces() - numeric).max() < 1e-5 * max(1, np.abs(numeric).max())
+        atoms.positions = x
+        along = (atoms.get_forces() * direction).sum()
         assert (abs(atoms.calc.results["energy"] - atoms.calc.results["free_energy"]) > 1e-4) == ("smearing" in options)
+        energies = []
+        for sign in (1, -1):
+            atoms.positions = x + sign * step * direction
+            energies.append(atoms.get_potential_energy(force_consistent=True))
+        assert along == pytest.approx(-(energies[0] - energies[1]) / (2 * step), abs=1e-4) and abs(along) > 0.1
 
 
 def test_properties(ob):
@@ -70,17 +77,16 @@ def test_relaxed_water_and_its_vibrations(ob, tmp_path):
     vibrations = Vibrations(atoms, name=str(tmp_path / "vibrations"))
     vibrations.run()
     found = np.sort(vibrations.get_frequencies().real)
-    x, h, hessian = atoms.positions.ravel().copy(), 0.01, np.zeros((9, 9))
-
-    def energy(shift):
-        atoms.positions = (x + shift).reshape(-1, 3)
-        return atoms.get_potential_energy()
-
+    x, h = atoms.positions.ravel().copy(), 0.01
     unit = np.eye(9) * h
-    for i in range(9):
-        for j in range(i + 1):
-            corners = [energy(s * unit[i] + t * unit[j]) * s * t for s in (1, -1) for t in (1, -1)]
-            hessian[i, j] = hessian[j, i] = sum(corners) / (4 * h * h)
+    corners = [(s, t, i, j) for i in range(9) for j in range(9) for s in (1, -1) for t in (1, -1)]
+    model = atoms.calc.model(atoms.numbers)
+    shifted = [(x + s * unit[i] + t * unit[j]).reshape(-1, 3) for s, t, i, j in corners]
+    batch = structures_to_batch([atoms.numbers] * len(corners), shifted, model.basis, 1.0)
+    energies = model(batch).energy.numpy() * units.Hartree  # all of them at once
+    hessian = np.zeros((9, 9))
+    for (s, t, i, j), energy in zip(corners, energies, strict=True):
+        hessian[i, j] += energy * s * t / (4 * h * h)
     masses = np.sqrt(np.repeat(atoms.get_masses(), 3))
     squares = np.linalg.eigvalsh(hessian / masses[:, None] / masses)
     expected = units._hbar * 1e10 / np.sqrt(units._e * units._amu) * np.sqrt(squares[-3:]) / units.invcm
@@ -89,7 +95,8 @@ def test_relaxed_water_and_its_vibrations(ob, tmp_path):
 
 
 def test_dynamics_at_constant_energy(ob):
-    atoms = molecule("CH3OH")
+    """30 fs; ten picoseconds are in the slow test of benchmarks/dftb.py."""
+    atoms = molecule("H2O")
     atoms.calc = DFTB(ob)
     BFGS(atoms, logfile=None).run(fmax=0.02, steps=50)
     velocities = np.random.default_rng(0).normal(size=(len(atoms), 3))
@@ -115,14 +122,18 @@ class Springs(torch.nn.Module):
 
 
 def test_a_repulsion_of_ones_own(ob):
-    from ase.calculators.fd import calculate_numerical_forces
-
     atoms = shaken("H2O")
     atoms.calc = DFTB(ob, repulsion=Springs())
     plain = shaken("H2O")
     plain.calc = DFTB(ob)
     assert abs(atoms.get_potential_energy() - plain.get_potential_energy()) > 1
-    assert np.abs(atoms.get_forces() - calculate_numerical_forces(atoms, eps=1e-4)).max() < 1e-5
+    forces, x, step, energies = atoms.get_forces(), atoms.positions.copy(), 1e-4, []
+    direction = np.random.default_rng(0).normal(size=x.shape)
+    for sign in (1, -1):
+        atoms.positions = x + sign * step * direction
+        energies.append(atoms.get_potential_energy())
+    along = (forces * direction).sum()
+    assert along == pytest.approx(-(energies[0] - energies[1]) / (2 * step), abs=1e-4) and abs(along) > 0.1
 
 
 def test_gold(tmp_path):
