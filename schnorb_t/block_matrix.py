@@ -100,11 +100,14 @@ class BlockMatrix:
         """Dense matrices [..., B, M, M], 0 in padding and between atoms without a block; differentiable."""
         b, m = self.index.mask.shape
         front = self.onsite.shape[:-3]
-        out = self.onsite.new_zeros(*front, b * (m + 1) * (m + 1))
+        # of several matrices all elements of one place are written together: axes in front are innermost in memory
+        last = tuple(range(len(front), len(front) + 3)) + tuple(range(len(front)))
+        out = self.onsite.new_zeros(b * (m + 1) * (m + 1), *front)
         # every place of a real element is written once; only row and column M collide, and they are cut off
         for places, blocks in zip(self.index.places, (self.onsite, self.offsite), strict=True):
-            out = out.index_copy(-1, places.reshape(-1), blocks.reshape(*front, -1))
-        return out.reshape(*front, b, m + 1, m + 1)[..., :m, :m]
+            out = out.index_copy_(0, places.reshape(-1), blocks.permute(last).reshape(-1, *front))
+        out = out.reshape(b, m + 1, m + 1, *front)[:, :m, :m]
+        return out.permute(*range(3, out.dim()), 0, 1, 2)
 
     def sparse(self) -> list[scipy.sparse.csr_array]:
         """One matrix [m, m] per molecule, m its own orbitals: the elements of ``padded()``, float64, on the CPU.

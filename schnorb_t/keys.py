@@ -448,6 +448,20 @@ MEMBER_HAMILTONIAN = declare(
 MEMBER_OVERLAP = declare(
     Quantity("member_overlap", (MEMBERS, MOLECULES, ORBITALS, ORBITALS), "", "overlap of each member; 0 in padding")
 )
+ORTHOGONAL_HAMILTONIAN = declare(
+    Quantity(
+        "orthogonal_hamiltonian",
+        (MOLECULES, ORBITALS, ORBITALS),
+        "Eh",
+        "a model's H in Löwdin's orthogonal functions, of models that learn it there; 0 in padding",
+    )
+)
+OVERLAP_ROOT = declare(
+    Quantity("overlap_root", (MOLECULES, ORBITALS, ORBITALS), "", "S^(1/2) of such a model's S; 0 in padding")
+)
+OVERLAP_INVERSE_ROOT = declare(
+    Quantity("overlap_inverse_root", (MOLECULES, ORBITALS, ORBITALS), "", "S^(-1/2) of such a model's S; 0 in padding")
+)
 HAMILTONIAN_DEVIATIONS = declare(
     Quantity(
         "hamiltonian_deviations",

@@ -15,22 +15,26 @@ def matrix_power(matrix: np.ndarray, power: float) -> np.ndarray:
 
 
 def padded_matrix_power(matrix: Tensor, mask: Tensor, power: float) -> Tensor:
+    """Power of a batch of symmetric matrices, as ``padded_matrix_powers``, [B, M, M] float64."""
+    return padded_matrix_powers(matrix, mask, power)[0]
+
+
+def padded_matrix_powers(matrix: Tensor, mask: Tensor, *powers: float) -> list[Tensor]:
     """Powers of a batch of symmetric matrices, positive definite where they are real; taken as constants.
 
     Args:
         matrix: [B, M, M].
         mask: [B, M] bool, real rows and columns.
-        power: any.
+        powers: any; one eigenproblem serves all.
 
     Returns:
-        [B, M, M] float64, 0 in padding.
+        of each power [B, M, M] float64, 0 in padding.
     """
     real = mask[:, :, None] & mask[:, None]
     with torch.no_grad():
         padded = torch.where(real, matrix.double(), torch.diag_embed((~mask).double()))
         values, vectors = torch.linalg.eigh(padded)
-        out = (vectors * values[:, None] ** power) @ vectors.mT
-    return torch.where(real, out, 0.0)
+        return [torch.where(real, (vectors * values[:, None] ** power) @ vectors.mT, 0.0) for power in powers]
 
 
 def ridge_regression(normal: Tensor, right: Tensor, ridge: float) -> Tensor:

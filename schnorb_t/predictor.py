@@ -17,7 +17,7 @@ from schnorb_t.data.batch_sizes import batches_by_size
 from schnorb_t.errors import UserError
 from schnorb_t.nn.base import MatrixNetwork
 from schnorb_t.nn.ensemble import EnsembleModel
-from schnorb_t.physics.eigen import solve_checked
+from schnorb_t.physics.eigen import orbitals_checked
 from schnorb_t.prediction import Origin, Prediction
 from schnorb_t.progress import progress_bar
 from schnorb_t.structures import Structure, as_structure, check_structures, describe
@@ -163,7 +163,7 @@ class Predictor:
         out = self.model(batch)
         hamiltonian, overlap = out[keys.HAMILTONIAN].double(), out[keys.OVERLAP].double()
         names = [describe(i, a) for i, a in zip(indices, structures, strict=True)]
-        energies, coefficients = solve_checked(hamiltonian, overlap, batch[keys.ORBITAL_MASK], names)
+        energies, coefficients = orbitals_checked(out, batch[keys.ORBITAL_MASK], names)
         arrays = [x.cpu().numpy() for x in (hamiltonian, overlap, energies, coefficients)]
         deviations = self.model.standard_deviations(out, energies, coefficients, batch[keys.ORBITAL_MASK])
         spread = None if deviations is None else deviations.cpu().numpy()

@@ -259,7 +259,7 @@ def test_an_existing_file_is_kept_unless_forced(checkpoint, molecules, tmp_path,
 
 
 def test_a_failure_on_the_way_leaves_nothing_behind(checkpoint, molecules, tmp_path, capsys, monkeypatch):
-    original, calls = predictor_module.solve_checked, []
+    original, calls = predictor_module.orbitals_checked, []
 
     def breaks(*arguments):
         calls.append(1)
@@ -267,7 +267,7 @@ def test_a_failure_on_the_way_leaves_nothing_behind(checkpoint, molecules, tmp_p
             raise UserError("structure 3: overlap is not positive definite")
         return original(*arguments)
 
-    monkeypatch.setattr(predictor_module, "solve_checked", breaks)
+    monkeypatch.setattr(predictor_module, "orbitals_checked", breaks)
     message = fails(capsys, checkpoint, molecules, "-o", tmp_path / "out.h5", "--batch-size", "2")
     assert "molecules.xyz, structure 3" in message and len(calls) == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["molecules.xyz"]

@@ -14,7 +14,7 @@ from schnorb_t.data.batch import structures_to_batch, to_device
 from schnorb_t.data.batch_sizes import batches_by_size
 from schnorb_t.errors import UserError
 from schnorb_t.nn.ensemble import EnsembleModel
-from schnorb_t.physics.eigen import solve_checked
+from schnorb_t.physics.eigen import orbitals_checked
 from schnorb_t.predictor import Predictor
 from schnorb_t.structures import Structure, describe
 from schnorb_t.units import HARTREE
@@ -105,7 +105,7 @@ def look(
                 out = model.matrices(model.blocks_from(known, batch), batch)
             mask = batch[keys.ORBITAL_MASK]
             names = [describe(p, s) for p, s in zip(places, chosen, strict=True)]
-            levels = solve_checked(out[keys.HAMILTONIAN].double(), out[keys.OVERLAP].double(), mask, names)
+            levels = orbitals_checked(out, mask, names)
             spread = model.standard_deviations(out, *levels, mask).cpu().numpy()
             for p, s, row in zip(places, chosen, spread, strict=True):
                 homo = first.basis.n_electrons(s.numbers) // 2 - 1

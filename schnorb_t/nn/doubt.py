@@ -115,5 +115,7 @@ def level_deviations(matrices: Tensor, coefficients: Tensor) -> Tensor:
         matrices: dH of each member, Eh.
         coefficients: [B, M, M], columns are orbitals, C^T C = 1.
     """
-    c = coefficients.to(matrices.dtype)
-    return ((matrices @ c) * c).sum(-2)
+    c = coefficients.mT.to(matrices.dtype)
+    rows = matrices.permute(1, 2, 3, 0)  # members are innermost in memory (``BlockMatrix.padded``)
+    half = (c @ rows.flatten(2)).unflatten(2, rows.shape[2:])
+    return (half * c[..., None]).sum(2).permute(2, 0, 1)

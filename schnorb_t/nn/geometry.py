@@ -36,6 +36,25 @@ class PairGeometry:
     wigner: list[Tensor]
     slot_rotation: Tensor
     _cast: dict[torch.dtype, list[Tensor]] = field(default_factory=dict)
+    _near: dict[float, PairGeometry] = field(default_factory=dict)
+
+    def near(self, cutoff: float) -> PairGeometry:
+        """The same with pairs within a shorter cutoff alone, made once; for what is 0 beyond.
+
+        Only on the CPU: elsewhere the host would wait for the device to learn how many there are, and all pairs are
+        returned. ``index`` and ``batch`` are those of the whole but for ``keys.PAIR_INDEX``.
+        """
+        if self.distance.device.type != "cpu":
+            return self
+        if cutoff not in self._near:
+            chosen = (self.distance < cutoff).nonzero()[:, 0]
+            batch = {**self.batch, keys.PAIR_INDEX: self.batch[keys.PAIR_INDEX].index_select(1, chosen)}
+            per_pair = (self.element_i, self.element_j, self.distance)
+            one, other, distance = (t.index_select(0, chosen) for t in per_pair)
+            wigner = [d.index_select(0, chosen) for d in self.wigner]
+            slots = self.slot_rotation.index_select(0, chosen)
+            self._near[cutoff] = PairGeometry(batch, self.index, self.element, one, other, distance, wigner, slots)
+        return self._near[cutoff]
 
     def rotations(self, dtype: torch.dtype) -> list[Tensor]:
         """The D^l in the network's precision, cast once."""

@@ -155,6 +155,7 @@ class Interaction(nn.Module):
 
     def forward(self, x: Features, g: PairGeometry) -> Features:
         """Features of atoms and the geometry of pairs -> features of atoms after one round of messages."""
+        g = g.near(self.cutoff)
         i, j = g.batch[keys.PAIR_INDEX]
         dtype = x["0e"].dtype
         distance = g.distance.to(dtype)

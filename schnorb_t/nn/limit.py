@@ -16,8 +16,21 @@ from torch import Tensor
 from schnorb_t.nn.o2 import Features, O2Features
 
 
+def all_below(x: Tensor, start: float) -> bool:
+    """Whether no number is larger than ``start``, so that nothing is to be limited, told without a copy of ``x``.
+
+    Only on the CPU, and False elsewhere: the host would wait for the device to know.
+    """
+    if x.device.type != "cpu" or not x.numel():
+        return False
+    low, high = torch.aminmax(x.detach())
+    return bool(-start <= low) and bool(high <= start)
+
+
 def limited(x: Tensor, start: float, most: float) -> Tensor:
     """[N, ...] times a factor per row: root mean squares above ``start`` grow ever more slowly, up to ``most``."""
+    if all_below(x, start):
+        return x
     # no root below start, where it is not needed: its slope at 0 is infinite, and irreps may vanish
     size = x.square().flatten(1).mean(1).clamp(min=start * start).sqrt()
     room = most - start

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from schnorb_t import keys
 from schnorb_t.basis import Basis
 from schnorb_t.block_matrix import BlockMatrix
-from schnorb_t.linalg import padded_matrix_power
+from schnorb_t.linalg import padded_matrix_powers
 from schnorb_t.nn.base import DensityMatrix, MatrixNetwork, Transfer
 from schnorb_t.nn.blocks import OffsiteBlocks, OnsiteBlocks
 from schnorb_t.nn.constants import Constants
@@ -314,8 +314,11 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
             limits = self.constants.shrink_orthogonal if self.orthogonal else self.constants.shrink
             out[keys.OVERLAP] = positive_definite(overlap0, out[keys.OVERLAP] - overlap0, mask, *limits)
         if self.orthogonal:
-            hamiltonian = from_orthogonal(out[keys.HAMILTONIAN], out[keys.OVERLAP], batch[keys.ORBITAL_MASK])
-            out[keys.HAMILTONIAN] = hamiltonian
+            # one eigenproblem of S, for the H handed out here and for orbitals (``physics.eigen.orbitals``)
+            learned, overlap, mask = out[keys.HAMILTONIAN], out[keys.OVERLAP], batch[keys.ORBITAL_MASK]
+            root, inverse = padded_matrix_powers(overlap, mask, 0.5, -0.5)
+            out |= {keys.OVERLAP_ROOT: root, keys.OVERLAP_INVERSE_ROOT: inverse, keys.ORTHOGONAL_HAMILTONIAN: learned}
+            out[keys.HAMILTONIAN] = from_orthogonal(learned, overlap, mask, root)
         if "hamiltonian_deviations" in blocks:
             out[keys.HAMILTONIAN_DEVIATIONS] = blocks["hamiltonian_deviations"].padded()
         return out
@@ -344,9 +347,7 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
         if self.doubt is None or keys.HAMILTONIAN_DEVIATIONS not in out:
             return None
         if self.orthogonal:
-            coefficients = padded_matrix_power(out[keys.OVERLAP], mask, 0.5) @ torch.where(
-                mask[:, None], coefficients, 0.0
-            )
+            coefficients = out[keys.OVERLAP_ROOT] @ torch.where(mask[:, None], coefficients, 0.0)
         return self.doubt.standard_deviation(level_deviations(out[keys.HAMILTONIAN_DEVIATIONS], coefficients).std(0))
 
     # ---- the closed-form start ------------------------------------------------------------------------------------

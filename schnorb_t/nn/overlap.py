@@ -95,7 +95,11 @@ def positive_definite(overlap0: Tensor, change: Tensor, mask: Tensor, start: flo
         mask: [B, M].
         start, limit: see ``shrink``.
     """
-    lower = torch.linalg.cholesky_ex(overlap0 + torch.diag_embed((~mask).to(overlap0.dtype)))[0]
+    padding = torch.diag_embed((~mask).to(overlap0.dtype))
+    if change.device.type == "cpu" and not torch.linalg.cholesky_ex(start * overlap0 + change + padding)[1].any():
+        # x > -start, as of almost every molecule: a = 1, without an eigenproblem. Elsewhere the host would wait.
+        return overlap0 + change
+    lower = torch.linalg.cholesky_ex(overlap0 + padding)[0]
     half = torch.linalg.solve_triangular(lower, change, upper=False)
     relative = torch.linalg.solve_triangular(lower, half.mT, upper=False)
     smallest = torch.linalg.eigvalsh(relative)[:, 0]
@@ -109,8 +113,8 @@ def to_orthogonal(hamiltonian: Tensor, overlap: Tensor, mask: Tensor) -> Tensor:
     return 0.5 * (out + out.mT)
 
 
-def from_orthogonal(hamiltonian: Tensor, overlap: Tensor, mask: Tensor) -> Tensor:
-    """S^(1/2) H S^(1/2) [B, M, M], float64: the way back from ``to_orthogonal``."""
-    root = padded_matrix_power(overlap, mask, 0.5)
+def from_orthogonal(hamiltonian: Tensor, overlap: Tensor, mask: Tensor, root: Tensor | None = None) -> Tensor:
+    """S^(1/2) H S^(1/2) [B, M, M], float64: the way back from ``to_orthogonal``; ``root``: S^(1/2) if it is known."""
+    root = padded_matrix_power(overlap, mask, 0.5) if root is None else root
     out = root @ hamiltonian.double() @ root
     return 0.5 * (out + out.mT)

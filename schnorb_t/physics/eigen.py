@@ -15,11 +15,12 @@ differences. The normalisation term -s_ij / 2 stands apart from F, so it survive
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from schnorb_t import keys
 from schnorb_t.errors import UserError
 
 #: Eh^2, broadening of 1 / (e_j - e_i).
@@ -52,11 +53,24 @@ def _standard_form(hamiltonian: Tensor, overlap: Tensor, orbital_mask: Tensor) -
     half = torch.linalg.solve_triangular(lower, hamiltonian, upper=False)
     standard = torch.linalg.solve_triangular(lower, half.mT, upper=False)
     standard = (standard + standard.mT) / 2
+    return _staggered(standard, orbital_mask), lower, sound
+
+
+def _staggered(standard: Tensor, orbital_mask: Tensor) -> Tensor:
+    """A standard problem with padding above every real level."""
     # Gershgorin: no real level lies above the largest row sum; padding stands above it, each level a step higher
     bound = 1.0 + standard.abs().sum(-1).amax(-1, keepdim=True)
     steps = torch.arange(1, standard.shape[-1] + 1, dtype=torch.float64, device=standard.device)
-    staggered = torch.where(orbital_mask, 0.0, bound * (1.0 + steps / standard.shape[-1]))
-    return standard + torch.diag_embed(staggered), lower, sound
+    return standard + torch.diag_embed(torch.where(orbital_mask, 0.0, bound * (1.0 + steps / standard.shape[-1])))
+
+
+def _separated(energies: Tensor, coefficients: Tensor, orbital_mask: Tensor, sound: Tensor) -> tuple[Tensor, Tensor]:
+    """Orbitals whose real and padded parts do not mix; NaN of unsound molecules."""
+    # the two blocks do not couple; make that exact
+    level_is_real = torch.arange(energies.shape[-1], device=energies.device) < orbital_mask.sum(-1, keepdim=True)
+    coefficients = torch.where(orbital_mask.unsqueeze(-1) == level_is_real.unsqueeze(-2), coefficients, 0.0)
+    energies = torch.where(sound[:, None], energies, torch.nan)
+    return energies, torch.where(sound[:, None, None], coefficients, torch.nan)
 
 
 class _GeneralisedEigh(torch.autograd.Function):
@@ -65,11 +79,7 @@ class _GeneralisedEigh(torch.autograd.Function):
         standard, lower, sound = _standard_form(hamiltonian, overlap, orbital_mask)
         energies, vectors = torch.linalg.eigh(standard)
         coefficients = torch.linalg.solve_triangular(lower.mT, vectors, upper=True)
-        # the two blocks do not couple; make that exact
-        level_is_real = torch.arange(energies.shape[-1], device=energies.device) < orbital_mask.sum(-1, keepdim=True)
-        coefficients = torch.where(orbital_mask.unsqueeze(-1) == level_is_real.unsqueeze(-2), coefficients, 0.0)
-        energies = torch.where(sound[:, None], energies, torch.nan)
-        coefficients = torch.where(sound[:, None, None], coefficients, torch.nan)
+        energies, coefficients = _separated(energies, coefficients, orbital_mask, sound)
         ctx.save_for_backward(energies, coefficients)
         return energies, coefficients
 
@@ -115,6 +125,28 @@ def energies_only(hamiltonian: Tensor, overlap: Tensor, orbital_mask: Tensor) ->
     return torch.where(sound[:, None], torch.linalg.eigvalsh(standard), torch.nan)
 
 
+def orbitals(matrices: Mapping[str, Tensor], orbital_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """``solve`` of what a model says of a batch; for prediction, without gradients through S^(-1/2).
+
+    A model that learns H in orthogonal functions has S^(-1/2) at hand: then the eigenproblem is an ordinary one.
+
+    Args:
+        matrices: ``hamiltonian`` and ``overlap`` [B, M, M]; from such a model also ``orthogonal_hamiltonian`` and
+            ``overlap_inverse_root`` (``schnorb_t.keys``).
+        orbital_mask: [B, M] bool.
+    """
+    if keys.ORTHOGONAL_HAMILTONIAN not in matrices:
+        return solve(matrices[keys.HAMILTONIAN], matrices[keys.OVERLAP], orbital_mask)
+    with torch.no_grad():
+        standard = pad(matrices[keys.ORTHOGONAL_HAMILTONIAN], orbital_mask, 0.0)
+        root = matrices[keys.OVERLAP_INVERSE_ROOT].double()
+        sound = standard.isfinite().flatten(1).all(1) & root.isfinite().flatten(1).all(1)
+        standard = torch.where(sound[:, None, None], standard, 0.0)
+        energies, vectors = torch.linalg.eigh(_staggered(standard, orbital_mask))
+        coefficients = (root + torch.diag_embed((~orbital_mask).double())) @ vectors
+        return _separated(energies, coefficients, orbital_mask, sound)
+
+
 def solve_checked(
     hamiltonian: Tensor, overlap: Tensor, orbital_mask: Tensor, names: Sequence[str] | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -126,7 +158,15 @@ def solve_checked(
     Raises:
         UserError: a matrix is not finite or an overlap is not positive definite; names the molecules.
     """
-    energies, coefficients = solve(hamiltonian, overlap, orbital_mask)
+    return orbitals_checked({keys.HAMILTONIAN: hamiltonian, keys.OVERLAP: overlap}, orbital_mask, names)
+
+
+def orbitals_checked(
+    matrices: Mapping[str, Tensor], orbital_mask: Tensor, names: Sequence[str] | None = None
+) -> tuple[Tensor, Tensor]:
+    """``orbitals``, with the errors of ``solve_checked``."""
+    hamiltonian, overlap = matrices[keys.HAMILTONIAN], matrices[keys.OVERLAP]
+    energies, coefficients = orbitals(matrices, orbital_mask)
     bad = energies[:, :1].isnan().any(1).nonzero().flatten().tolist()
     if bad:
         problems = []

@@ -23,7 +23,7 @@ from schnorb_t.data.batch import records_to_batch, to_device
 from schnorb_t.data.batch_sizes import batches_by_size
 from schnorb_t.data.store import MoleculeRecord, Store
 from schnorb_t.nn.baselines import TwoCentreModel
-from schnorb_t.physics.eigen import frontier, pad, solve
+from schnorb_t.physics.eigen import frontier, orbitals, pad, solve
 from schnorb_t.physics.energies import core_orbitals
 from schnorb_t.physics.orbitals import atom_and_slot
 from schnorb_t.training.doubt_metrics import DoubtErrors
@@ -254,7 +254,7 @@ def predict_all(
     out = model.matrices(blocks, batch)
     clock.stop("assembly")
     hamiltonian, overlap = out[keys.HAMILTONIAN].double(), out[keys.OVERLAP].double()
-    energies, coefficients = solve(hamiltonian, overlap, batch[keys.ORBITAL_MASK])
+    energies, coefficients = orbitals(out, batch[keys.ORBITAL_MASK])
     clock.stop("eigenproblem")
     return out, (hamiltonian, overlap, energies, coefficients)
 

@@ -10,6 +10,7 @@ from schnorb_t.data.batch import structures_to_batch
 from schnorb_t.linalg import padded_matrix_power
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.nn.overlap import to_orthogonal
+from schnorb_t.physics.eigen import orbitals, solve
 from schnorb_t.training.losses import Output, Quantities
 from tests.nn.molecules import assert_alone_and_turned, minimal_basis, split_basis, structures
 
@@ -117,6 +118,32 @@ def test_levels_do_not_feel_a_learned_overlap(projected_model):
         wanted = np.linalg.eigvalsh(learned[keys.HAMILTONIAN][b, :m, :m].numpy())
         assert np.linalg.eigvalsh(s)[0] > 0 and np.abs(scipy.linalg.eigvalsh(h, s) - wanted).max() < 1e-9
     assert (torch.linalg.eigvalsh(out[keys.OVERLAP] + padding) > 0).all()
+
+
+def test_orbitals_by_the_root_that_is_at_hand(projected_model):
+    """The ordinary eigenproblem in orthogonal functions gives what the generalised one of H and S gives."""
+    batch = batch_of(projected_model, ("H2O", "CH3CONH2"))
+    mask = batch[keys.ORBITAL_MASK]
+    with torch.no_grad():
+        out = projected_model(batch)
+    energies, coefficients = orbitals(out, mask)
+    wanted, _ = solve(out[keys.HAMILTONIAN], out[keys.OVERLAP], mask)
+    for k, n in enumerate(mask.sum(1).tolist()):
+        c, h, s = coefficients[k, :n, :n], out[keys.HAMILTONIAN][k, :n, :n], out[keys.OVERLAP][k, :n, :n]
+        assert (energies[k, :n] - wanted[k, :n]).abs().max() < 1e-10
+        assert (c.T @ s @ c - torch.eye(n)).abs().max() < 1e-9
+        assert (h @ c - s @ c * energies[k, :n]).abs().max() < 1e-9
+        assert (coefficients[k, n:, :n] == 0).all()
+
+
+def test_orbitals_of_a_matrix_that_is_not_finite_are_nan(projected_model):
+    batch = batch_of(projected_model, ("H2O", "CH3CONH2"))
+    with torch.no_grad():
+        out = projected_model(batch)
+    out[keys.ORTHOGONAL_HAMILTONIAN][0, 0, 0] = torch.nan
+    energies, coefficients = orbitals(out, batch[keys.ORBITAL_MASK])
+    assert energies[0].isnan().all() and coefficients[0].isnan().all()
+    assert energies[1].isfinite().all() and coefficients[1].isfinite().all()
 
 
 def test_a_learned_overlap_alone_as_in_a_batch_and_turned(projected_model):

@@ -62,6 +62,18 @@ def test_positive_definite_whatever_the_change(size):
         assert np.array_equal(s, s0 + change)
 
 
+@pytest.mark.parametrize("size", [0.1, 0.899, 0.901, 3.0])
+def test_without_an_eigenproblem_where_nothing_is_shrunk(size):
+    """A Cholesky decomposition alone gives what the eigenproblem gives, on both sides of its limit."""
+    rng = np.random.default_rng(3)
+    s0 = torch.from_numpy(np.stack([positive(rng, 5), positive(rng, 5)]))
+    change = torch.from_numpy(np.stack([-0.1 * np.eye(5), -np.eye(5)])) @ s0
+    mask = torch.ones(2, 5, dtype=torch.bool)
+    factor = shrink(torch.tensor([0.1 * size, size], dtype=torch.float64), 0.9, 0.995)
+    got = positive_definite(s0, size * change, mask, 0.9, 0.995)
+    assert torch.allclose(got, s0 + factor[:, None, None] * size * change, atol=1e-12)
+
+
 def test_shrink_is_smooth_and_bounded():
     u = torch.linspace(-1, 50, 200001, dtype=torch.float64)
     bounded = shrink(u, *LIMITS) * u
