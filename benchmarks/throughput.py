@@ -6,7 +6,8 @@
 Times building the batch (neighbour search, transfer), network, assembly and eigenproblem apart, and in the same run the
 SCF of some of the same molecules, chosen evenly by size, with as many threads, and GFN2-xTB with ``--xtb``. Where there
 is a GPU, also compares the predictions of both devices. Prints a table, writes JSON and a PNG. Rates do not depend on
-the weights: without a model an untrained network of the default size is timed.
+the weights: ``--config organic_light`` times the untrained network of a configuration, and without a model one of the
+default size is timed.
 """
 
 from __future__ import annotations
@@ -32,10 +33,13 @@ from schnorb_t.data.datamodule import SAMPLE
 from schnorb_t.data.store import MoleculeRecord, Store
 from schnorb_t.errors import UserError, run_command
 from schnorb_t.files import atomic_write
+from schnorb_t.nn.base import MatrixNetwork
 from schnorb_t.nn.model import MatrixModel
 from schnorb_t.predictor import choose_device
-from schnorb_t.training.checkpoint import find_model, load_model
+from schnorb_t.training.checkpoint import find_model, load_model, load_single
+from schnorb_t.training.configuration import parse_configuration
 from schnorb_t.training.evaluation import STAGES, StageClock, predict_batch
+from schnorb_t.training.networks import build_network
 from schnorb_t.training.report import write_json
 from schnorb_t.units import BOHR
 
@@ -111,6 +115,17 @@ def compare_devices(model: MatrixModel, records: list[MoleculeRecord], device: t
         results.append({keys.HAMILTONIAN: h, keys.OVERLAP: s, keys.ORBITAL_ENERGIES: e})
     cpu, gpu = results
     return {k: float((cpu[k] - gpu[k]).abs().max() / cpu[k].abs().max()) for k in cpu}
+
+
+def untrained(config: str, store: Store) -> MatrixNetwork:
+    """The network of a configuration, of the data's basis, with random weights."""
+    settings = parse_configuration([f"--config={config}"])
+    arguments = settings.model.network.as_dict() | {"cutoff": settings.data.cutoff}
+    if arguments.get("prior"):
+        _, card = load_single(find_model(arguments["prior"]))
+        arguments["prior"] = {"basis": card.basis.to_json(), "arguments": card.arguments}
+    torch.manual_seed(0)
+    return build_network(settings.model.architecture, store.basis, arguments).eval()
 
 
 def device_name(device: torch.device) -> str:
@@ -222,6 +237,7 @@ def print_result(result: dict, console: Console) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="checkpoint or name (default: an untrained network of the default size)")
+    parser.add_argument("--config", help="configuration (a path or the name of one that ships) whose network to time")
     parser.add_argument("--data", type=Path, default=SAMPLE, help="HDF5 file of labelled molecules (default: sample)")
     parser.add_argument("--molecules", type=positive, default=256, help="how many to predict")
     parser.add_argument("--pyscf", type=int, default=6, help="how many of them to calculate with PySCF; 0: none")
@@ -241,8 +257,12 @@ def main() -> None:
     devices = [choose_device(d) for d in ([arguments.device] if arguments.device else default)]
 
     store = Store(arguments.data)
+    if arguments.model and arguments.config:
+        raise UserError("--model and --config: give one of them")
     if arguments.model:
         model, name = load_model(find_model(arguments.model))[0], arguments.model
+    elif arguments.config:
+        model, name = untrained(arguments.config, store), f"untrained network of {arguments.config}"
     else:
         torch.manual_seed(0)
         model, name = MatrixModel(store.basis).eval(), "untrained network"

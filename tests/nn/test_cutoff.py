@@ -124,7 +124,7 @@ def test_no_network_of_a_configuration_jumps(path):
     config = parse_configuration(path)
     arguments = config.model.network.as_dict() | {"cutoff": config.data.cutoff}
     torch.manual_seed(0)
-    if arguments["prior"]:
+    if arguments.get("prior"):
         _, card = load_single(find_model(arguments["prior"]))
         arguments["prior"] = {"basis": card.basis.to_json(), "arguments": card.arguments}
     model = build_network(config.model.architecture, BASES.get(path.stem, minimal_basis)(), arguments)
