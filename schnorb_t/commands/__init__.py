@@ -81,6 +81,9 @@ COMMANDS: dict[str, Command] = {
         "label", "label_files", "label structures by Kohn-Sham calculations with PySCF", _AGAIN, then=_LABELS
     ),
     "label-xtb": Command("label_xtb", "label_xtb", "label structures by GFN2-xTB", _AGAIN, then=_LABELS),
+    "label-model": Command(
+        "label_model", "label_model", "label structures by a trained model, for a cheaper one", _AGAIN, then=_LABELS
+    ),
     "import-orca": Command(
         "import_orca", "import_orca", "results of ORCA into a store of checked matrices", then=_LABELS
     ),
