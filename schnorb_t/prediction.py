@@ -47,7 +47,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Hamiltonian, overlap and orbitals of one neutral closed-shell molecule; float64.
+    """Hamiltonian, overlap and orbitals of one closed-shell molecule; float64.
 
     Attributes:
         atomic_numbers: [n] int64.
@@ -63,6 +63,7 @@ class Prediction:
             None of other models.
         properties: whatever else the model gives, by the field of its declaration in ``schnorb_t.keys``.
         origin: which model said it; None where that is not known.
+        charge: total charge, e.
     """
 
     atomic_numbers: np.ndarray
@@ -76,11 +77,12 @@ class Prediction:
     orbital_energy_spread: np.ndarray | None = None
     properties: Mapping[str, np.ndarray] = field(default_factory=dict)
     origin: Origin | None = None
+    charge: int = 0
 
     @property
     def n_electrons(self) -> int:
         """What the orbitals hold: core included, unless the basis leaves it out."""
-        return self.basis.n_electrons(self.atomic_numbers)
+        return self.basis.n_electrons(self.atomic_numbers, self.charge)
 
     @property
     def n_occupied(self) -> int:
@@ -141,7 +143,7 @@ class Prediction:
 
     @cached_property
     def mulliken_charges(self) -> np.ndarray:
-        """[n], e."""
+        """[n], e; they sum to the total charge."""
         atom = np.repeat(np.arange(len(self.atomic_numbers)), self.basis.n_orbitals(self.atomic_numbers))
         density, overlap = (torch.from_numpy(x)[None] for x in (self.density, self.overlap))
         charges = mulliken_charges(

@@ -95,6 +95,7 @@ class PredictionWriter:
                 "index": index,
                 "name": prediction.name,
                 "formula": prediction.formula,
+                "charge": prediction.charge,
                 "n_electrons": prediction.n_electrons,
                 "homo": prediction.homo,
                 "lumo": prediction.lumo,

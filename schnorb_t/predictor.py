@@ -73,6 +73,11 @@ class Predictor:
         return self.model.basis
 
     @property
+    def charges(self) -> tuple[int, ...]:
+        """Total charges (e) of molecules that the model can treat: those it was trained on."""
+        return self.card.charges if self.model.knows_charge else (0,)
+
+    @property
     def knows_doubt(self) -> bool:
         """Whether predictions carry a standard deviation of each level."""
         return self.model.knows_doubt
@@ -134,7 +139,7 @@ class Predictor:
         """
         indices = range(len(structures)) if indices is None else indices
         structures = [as_structure(x) for x in structures]
-        check_structures(structures, self.basis.elements)
+        check_structures(structures, self.basis.elements, charges=self.charges)
         sizes = [len(atoms) for atoms in structures]
         for places in batches_by_size(sizes, batch_size, self.device.type) if sizes else []:
             yield from self._predict(structures, indices, places)
@@ -157,7 +162,11 @@ class Predictor:
     @torch.no_grad()
     def _predict_batch(self, structures: list[Structure], indices: list[int]) -> list[tuple[int, Prediction]]:
         batch = structures_to_batch(
-            [a.numbers for a in structures], [a.positions for a in structures], self.basis, self.model.cutoff
+            [a.numbers for a in structures],
+            [a.positions for a in structures],
+            self.basis,
+            self.model.cutoff,
+            [a.charge for a in structures],
         )
         batch = to_device(batch, self.device)
         out = self.model(batch)
@@ -175,7 +184,7 @@ class Predictor:
             d = None if spread is None else spread[k, :m].copy()
             more = {} if (masses := atoms.isotope_masses) is None else {"masses": masses}
             found = Prediction(
-                z, atoms.positions.copy(), self.basis, h, s, e, c, atoms.name, d, more, origin=self.origin
+                z, atoms.positions.copy(), self.basis, h, s, e, c, atoms.name, d, more, self.origin, atoms.charge
             )
             result.append((index, found))
         return result

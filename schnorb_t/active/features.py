@@ -88,7 +88,11 @@ def look(
     for places in batches_by_size([len(s) for s in structures], batch_size, device.type) if structures else []:
         chosen = [structures[p] for p in places]
         batch = structures_to_batch(
-            [s.numbers for s in chosen], [s.positions for s in chosen], first.basis, model.cutoff
+            [s.numbers for s in chosen],
+            [s.positions for s in chosen],
+            first.basis,
+            model.cutoff,
+            [s.charge for s in chosen],
         )
         batch = to_device(batch, device)
         known = first.features(batch) if features or not isinstance(model, EnsembleModel) else None
@@ -108,7 +112,7 @@ def look(
             levels = orbitals_checked(out, mask, names)
             spread = model.standard_deviations(out, *levels, mask).cpu().numpy()
             for p, s, row in zip(places, chosen, spread, strict=True):
-                homo = first.basis.n_electrons(s.numbers) // 2 - 1
+                homo = first.basis.n_electrons(s.numbers, s.charge) // 2 - 1
                 orbitals = int(first.basis.n_orbitals(s.numbers).sum())
                 doubts[p] = HARTREE * row[max(homo, 0) : min(homo + 2, orbitals)].max()
         progress(len(places))

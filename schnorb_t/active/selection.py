@@ -15,7 +15,7 @@ from schnorb_t.data.store import Store
 from schnorb_t.errors import UserError
 from schnorb_t.files import atomic_write
 from schnorb_t.predictor import Predictor
-from schnorb_t.structures import Structure, fault_of
+from schnorb_t.structures import NEUTRAL, Structure, fault_of
 
 #: Why a molecule of a pool is no candidate, in the order in which the reasons are looked at.
 REASONS = ("labelled already", "held out for validation or test", "of no split", "not sound")
@@ -45,7 +45,10 @@ class Labelled:
         return cls(
             frozenset(store.names.tolist()) | {name for name, _, _ in store.failures},
             frozenset(store.groups[out].astype(str).tolist()),
-            tuple(Structure(r.atomic_numbers, r.positions, r.name, r.group, r.split) for r in records),
+            tuple(
+                Structure(r.atomic_numbers, r.positions, r.name, r.group, r.split, charge=int(store.total_charges[i]))
+                for i, r in zip(learned, records, strict=True)
+            ),
         )
 
 
@@ -65,7 +68,10 @@ class Chosen:
 
 
 def candidates(
-    pool: Sequence[Structure], labelled: Labelled, elements: Sequence[int] | None = None
+    pool: Sequence[Structure],
+    labelled: Labelled,
+    elements: Sequence[int] | None = None,
+    charges: Sequence[int] = NEUTRAL,
 ) -> tuple[list[int], dict[int, str]]:
     """Which molecules of a pool may be chosen.
 
@@ -76,6 +82,7 @@ def candidates(
         pool: with names and groups.
         labelled: what is labelled already.
         elements: atomic numbers that the model knows; None: all.
+        charges: total charges that the model knows.
 
     Returns:
         their places in the pool, and place -> reason (of ``REASONS``; the fault itself of unsound ones) of the others.
@@ -91,7 +98,7 @@ def candidates(
             refused[place] = REASONS[1]
         elif split and s.split != "train":
             refused[place] = REASONS[2]
-        elif fault := fault_of(s, elements):
+        elif fault := fault_of(s, elements, charges):
             refused[place] = fault
         else:
             found.append(place)
@@ -133,7 +140,8 @@ def select(
     features, doubt = needs(method)
     if (features or doubt) and predictor is None:
         raise ValueError(f"{method} needs a model")
-    places, refused = candidates(pool, labelled, None if predictor is None else predictor.basis.elements)
+    known_here = (None, NEUTRAL) if predictor is None else (predictor.basis.elements, predictor.charges)
+    places, refused = candidates(pool, labelled, *known_here)
     if not places:
         counts = Counter(reason if reason in REASONS else REASONS[3] for reason in refused.values())
         why = ", ".join(f"{counts[r]:,} {r}" for r in REASONS if counts[r])
@@ -144,7 +152,7 @@ def select(
         view = look(predictor, structures, features=features, doubt=doubt, batch_size=batch_size, progress=progress)
         seen, spread = view.features, view.doubt
         if features and labelled.structures:
-            learned = [s for s in labelled.structures if not fault_of(s, predictor.basis.elements)]
+            learned = [s for s in labelled.structures if not fault_of(s, *known_here)]
             known = look(predictor, learned, doubt=False, batch_size=batch_size, progress=progress).features
     order = choose(method, n, len(places), features=seen, doubt=spread, labelled=known, seed=seed)
     chosen = [

@@ -44,7 +44,10 @@ def ensemble(models: list[str], *, output: Path, force: bool = False) -> dict[st
         raise UserError(f"{', '.join(map(str, paths))}: {error}") from None
     groups = sorted({group for card in cards for group in card.training_groups})
     first = cards[0]
-    card = ModelCard({}, first.basis, first.level, first.target, tuple(groups), tuple(c.arguments for c in cards))
+    charges = tuple(sorted({*first.charges}.intersection(*(c.charges for c in cards[1:]))))
+    card = ModelCard(
+        {}, first.basis, first.level, first.target, tuple(groups), tuple(c.arguments for c in cards), charges=charges
+    )
     configs = [read_checkpoint(path)[KEY].get("config", "") for path in paths]
     write_checkpoint(output, model, card, "\n---\n".join(configs))
     return {

@@ -46,7 +46,7 @@ def evaluate(
     from schnorb_t.training.doubt_metrics import DoubtErrors
     from schnorb_t.training.doubt_report import plot_doubt
     from schnorb_t.training.evaluation import evaluate_model
-    from schnorb_t.training.suitability import check_basis, check_seen, level_difference
+    from schnorb_t.training.suitability import check_basis, check_charges, check_seen, level_difference
 
     predictor = load(model, device)
     doubts = DoubtErrors() if predictor.knows_doubt else None
@@ -69,6 +69,7 @@ def evaluate(
         )
     check_basis(card.basis, store, model)
     store.require_matrices(indices)
+    check_charges(predictor.charges, store, indices, model)
     warnings = [check_seen(card, store, indices, split)]
     difference = level_difference(card, store)
     if difference:

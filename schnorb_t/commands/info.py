@@ -48,6 +48,7 @@ def info() -> dict[str, Any]:
             "target": card.target,
             "basis": str(card.basis),
             "level": dict(card.level),
+            "charges": list(card.charges),
             "parameters": model.n_parameters(),
             "bytes": path.stat().st_size,
         }

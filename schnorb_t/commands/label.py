@@ -27,7 +27,7 @@ def inspect(structures: Iterable[Structure], skip_bad: bool) -> tuple[dict[str, 
     """
     from schnorb_t.structures import sort_out
 
-    refused = sort_out(structures, skip_bad)
+    refused = sort_out(structures, skip_bad, charges=None)
     return refused, [f"{name}: {reason}" for name, reason in list(refused.items())[:LISTED]]
 
 

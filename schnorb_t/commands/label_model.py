@@ -60,7 +60,7 @@ def label_model(
     if doubt_below is not None and not teacher.knows_doubt:
         raise UserError(f"--doubt-below: {model} does not tell doubt; leave it out, or calibrate the model first")
     read = LabelFiles(structures)
-    refused = sort_out(read.without_groups(), skippable=False)
+    refused = sort_out(read.without_groups(), skippable=False, charges=teacher.charges)
     elements = sorted({z for name, found in read.elements.items() if name not in refused for z in found})
     if missing := [chemical_symbols[z] for z in elements if z not in teacher.basis.elements]:
         raise UserError(f"{read.path}: {model} does not know {', '.join(missing)}; leave these structures out")
@@ -89,6 +89,7 @@ def label_model(
                         hamiltonian=found.hamiltonian,
                         overlap=found.overlap,
                         n_electrons=found.n_electrons,
+                        charge=found.charge or None,
                         name=s.name,
                         group=s.group,
                         split=s.split,

@@ -61,9 +61,10 @@ def _refuse_contradictions(stores: list[Store]) -> None:
     """Refuse one geometry with two energies: labels of two methods, whatever the headers say."""
     places = [(store, i) for store in stores for i in range(len(store))]
     geometries = ((p.atomic_numbers, p.positions) for p in (store.packed(i) for store, i in places))
+    charges = (store.total_charges[i] for store, i in places)
     codes, invariants = np.zeros(len(places), dtype=np.int64), np.zeros((len(places), N_INVARIANTS))
-    for k, (z, x) in enumerate(geometries):
-        codes[k], invariants[k] = composition_code(z), geometry_invariants(z, x)
+    for k, ((z, x), charge) in enumerate(zip(geometries, charges, strict=True)):
+        codes[k], invariants[k] = composition_code(z, charge), geometry_invariants(z, x)
 
     def load(k: int):
         store, i = places[k]

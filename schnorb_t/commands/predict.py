@@ -39,7 +39,9 @@ def predict(
     doubt_above: PositiveFloat = 0.15,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Predict Hamiltonian, overlap and orbital energies of neutral closed-shell molecules.
+    """Predict Hamiltonian, overlap and orbital energies of closed-shell molecules.
+
+    Molecules are neutral, or have a charge that the model was trained on; the file says it (docs/molecules.md).
 
     Args:
         model: checkpoint of ``schnorb_t fit``, or the name of a model that comes with the package
@@ -98,7 +100,7 @@ def predict(
         check_width(broadening)
     predictor = load(model, device)
     read = StructureFile(structures)
-    sound, bad = check_structures(read, predictor.basis.elements, structures, skip_bad)
+    sound, bad = check_structures(read, predictor.basis.elements, structures, skip_bad, predictor.charges)
     drawn = sound[:plot_limit] if plot else []
     if plot:
         find = references(reference, dict(zip(*next(read.windows(drawn, len(drawn))), strict=True)), structures)

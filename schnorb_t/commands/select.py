@@ -85,7 +85,7 @@ def select_molecules(
     if labelled:
         with Store(labelled) as store:
             known = Labelled.of(store)
-    places, refused = candidates(read, known, predictor.basis.elements)
+    places, refused = candidates(read, known, predictor.basis.elements, predictor.charges)
     bad = [f"structure {k} ({read[k].name}): {why}" for k, why in refused.items() if why not in REASONS]
     if bad and not skip_bad:
         refuse_all(bad, len(read), pool[0], skippable=bool(places))

@@ -54,7 +54,7 @@ def write_orca(
     if re.search(r"[\n%*]", " ".join((method, basis, keywords))):
         raise UserError("--method, --basis and --keywords take simple keywords, no % blocks and no line breaks")
     read = LabelFiles(structures)
-    faults = {s.name: fault for s in read.without_groups() if (fault := fault_of(s))}
+    faults = {s.name: fault for s in read.without_groups() if (fault := fault_of(s, charges=None))}
     listed = "".join(f"\n  {name}: {fault}" for name, fault in faults.items())
     good = {name: order for name, order in read.orders.items() if name not in faults}
     if not good or (faults and not skip_bad):

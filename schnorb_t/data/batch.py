@@ -41,7 +41,11 @@ def pair_list(n_atoms: np.ndarray, positions: np.ndarray, cutoff: float) -> tupl
 
 
 def structures_to_batch(
-    atomic_numbers: Sequence[np.ndarray], positions: Sequence[np.ndarray], basis: Basis, cutoff: float
+    atomic_numbers: Sequence[np.ndarray],
+    positions: Sequence[np.ndarray],
+    basis: Basis,
+    cutoff: float,
+    charges: Sequence[int] | None = None,
 ) -> dict[str, Tensor]:
     """The network's input for a list of molecules.
 
@@ -50,10 +54,11 @@ def structures_to_batch(
         positions: per molecule [n, 3], Å.
         basis: tells each atom's orbitals.
         cutoff: Å, pairs farther apart have no block.
+        charges: total charge of each molecule, e; all neutral if left out.
 
     Returns:
-        ``atomic_numbers, positions (float64), molecule, pair_index, pair_reverse, pair_place, atom_place, atom_mask,
-        n_atoms, orbital_mask, orbital_index`` of ``schnorb_t.keys``.
+        ``atomic_numbers, positions (float64), charge, molecule, pair_index, pair_reverse, pair_place, atom_place,
+        atom_mask, n_atoms, orbital_mask, orbital_index`` of ``schnorb_t.keys``.
     """
     n_atoms = np.array([len(z) for z in atomic_numbers], dtype=np.int64)
     z = np.concatenate(atomic_numbers).astype(np.int64)
@@ -76,6 +81,7 @@ def structures_to_batch(
     return {
         keys.ATOMIC_NUMBERS: torch.from_numpy(z),
         keys.POSITIONS: torch.from_numpy(r),
+        keys.TOTAL_CHARGE: torch.tensor([0] * len(n_atoms) if charges is None else list(charges), dtype=torch.int64),
         keys.MOLECULE: torch.from_numpy(molecule),
         keys.PAIR_INDEX: torch.from_numpy(pair_index),
         keys.PAIR_REVERSE: torch.from_numpy(reverse),
@@ -130,15 +136,20 @@ def records_to_batch(
         ``keys.stored()`` that is there, in float64, int64 or bool, padded with its ``fill`` (H and S: 0, levels: NaN).
         Optional ones come with flags, ``keys.present(name)`` [B] bool; molecules without hold ``fill`` everywhere.
     """
-    batch = structures_to_batch([x.atomic_numbers for x in records], [x.positions for x in records], basis, cutoff)
+    # by the number of electrons, which every molecule has; where a molecule states its charge, the two agree
+    charges = [basis.n_electrons(x.atomic_numbers) - x.n_electrons for x in records]
+    batch = structures_to_batch(
+        [x.atomic_numbers for x in records], [x.positions for x in records], basis, cutoff, charges
+    )
     n_atoms = [len(x.atomic_numbers) for x in records]
     for quantity in keys.stored():
-        if not quantity.batched or quantity.name in batch:
+        if not quantity.batched:
             continue
         values = [x.values.get(quantity.field) for x in records]
         flags = [x is not None for x in values]
         if any(flags):
-            batch[quantity.name] = _label(quantity, values, n_atoms)
+            if quantity.name not in batch:
+                batch[quantity.name] = _label(quantity, values, n_atoms)
             if quantity.optional:
                 batch[keys.present(quantity.name)] = torch.tensor(flags)
     batch[keys.N_OCCUPIED] = batch[keys.N_ELECTRONS] // 2

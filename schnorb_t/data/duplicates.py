@@ -29,9 +29,9 @@ def smallest_distance(positions: np.ndarray) -> float:
     return float(np.linalg.norm(positions[i] - positions[j], axis=1).min()) if len(i) else np.inf
 
 
-def composition_code(atomic_numbers: np.ndarray) -> int:
-    """Equal for equal compositions (and seldom else)."""
-    return zlib.crc32(np.sort(np.asarray(atomic_numbers)).astype(np.uint8).tobytes())
+def composition_code(atomic_numbers: np.ndarray, charge: int = 0) -> int:
+    """Equal for equal compositions and total charges (and seldom else)."""
+    return (int(charge) << 33) + zlib.crc32(np.sort(np.asarray(atomic_numbers)).astype(np.uint8).tobytes())
 
 
 def geometry_invariants(atomic_numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:

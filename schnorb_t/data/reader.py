@@ -325,6 +325,15 @@ class Store:
         return self.column("n_electrons")
 
     @cached_property
+    def total_charges(self) -> np.ndarray:
+        """[n] int64, e: of every molecule, by the number of its electrons."""
+        self._open()
+        with self._reading(keys.ATOMIC_NUMBERS):
+            nuclei = self.basis.nuclear_charge_table[self._data[keys.ATOMIC_NUMBERS][:]]
+        ends = np.concatenate(([0], np.cumsum(nuclei)))[self._columns[keys.ATOMIC_NUMBERS]]
+        return np.diff(ends) - self.n_electrons
+
+    @cached_property
     def total_energies(self) -> np.ndarray:
         """[n] float64, Eh; NaN where a molecule has none."""
         if keys.TOTAL_ENERGY not in self.fields:

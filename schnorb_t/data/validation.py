@@ -107,17 +107,20 @@ def check(path: str | Path, progress: Callable[[int, int], None] | None = None) 
         report = Report(store.path, Problems(), Problems(), measures, np.zeros(119, dtype=np.int64))
         _check_index(store, report)
         compositions, invariants = np.zeros(n, dtype=np.int64), np.zeros((n, N_INVARIANTS))
+        alike = np.zeros(n, dtype=np.int64)
         readable = np.ones(n, dtype=bool)
         for i in range(n):
             geometry = _check_molecule(store, i, report)
             readable[i] = geometry is not None
             if geometry is not None:
                 compositions[i], invariants[i] = composition_code(geometry[0]), geometry_invariants(*geometry)
+                charge = store.basis.n_electrons(geometry[0]) - int(store.n_electrons[i])
+                alike[i] = composition_code(geometry[0], charge)
             else:
-                compositions[i] = -1 - i  # unlike any other
+                compositions[i] = alike[i] = -1 - i  # unlike any other
             if progress is not None:
                 progress(i + 1, n)
-        _check_duplicates(store, compositions, invariants, report)
+        _check_duplicates(store, compositions, alike, invariants, report)
         _check_groups(store, report)
     return report
 
@@ -189,7 +192,7 @@ def _check_molecule(store: Store, i: int, report: Report) -> tuple[np.ndarray, n
         shells = f"{unpaired} unpaired electrons and closed shells" if unpaired else "closed shells"
         wrong("electrons", f"{n_electrons} electrons cannot fill {shells} in {m} orbitals")
     else:
-        if charge:
+        if charge and packed.charge is None:
             report.warnings.add(
                 "charged", f"molecule {packed.name!r}: {n_electrons} electrons, so its charge is {charge:+d}"
             )
@@ -226,16 +229,22 @@ def _check_levels(store: Store, record, i: int, report: Report, wrong: Callable[
     return None
 
 
-def _check_duplicates(store: Store, compositions, invariants, report: Report) -> None:
+def _check_duplicates(store: Store, compositions, alike, invariants, report: Report) -> None:
     def load(i: int):
         packed = store.packed(i)
         return packed.atomic_numbers, packed.positions
 
     splits, energies = store.splits, store.total_energies
-    for i, j in find_duplicates(compositions, invariants, load):
+    pairs = find_duplicates(compositions, invariants, load)
+    # an ion at the geometry of its molecule is another molecule, but no test of a model that has seen the molecule
+    ions = len(np.unique(alike)) > len(np.unique(compositions))
+    same = set(find_duplicates(alike, invariants, load) if ions else pairs)
+    for i, j in sorted({*pairs, *same}):
         pair = f"molecules {store.name_of(i)!r} and {store.name_of(j)!r} have the same geometry"
         if splits[i] != splits[j] and splits[i] and splits[j]:
             report.errors.add("splits overlap", f"{pair}, one in {splits[i]}, one in {splits[j]}")
+        elif (i, j) not in same:
+            continue
         elif abs(energies[i] - energies[j]) > ENERGY_TOLERANCE:
             differ = abs(energies[i] - energies[j])
             report.errors.add("contradiction", f"{pair}, but total energies {differ:.1e} Eh apart")

@@ -22,7 +22,7 @@ from schnorb_t.physics.charges import lowdin_charges, lowdin_density
 from schnorb_t.physics.dipole import atomic_dipoles, dipole_from_charges, onsite_position_integrals
 from schnorb_t.prediction import Prediction
 from schnorb_t.predictor import Predictor
-from schnorb_t.structures import check_structure
+from schnorb_t.structures import NEUTRAL, as_structure, check_structure
 from schnorb_t.training.checkpoint import find_model, load_network
 from schnorb_t.units import BOHR, HARTREE, angstrom_to_bohr
 
@@ -44,6 +44,7 @@ def dipole_moment(prediction: Prediction) -> np.ndarray:
     ``schnorb_t.interfaces.pyscf.to_mean_field(prediction).dip_moment()``. In a projected basis, whose integrals
     are not known, charges alone are nearest: for ``wqao`` predictions of eight polar molecules the mean error against
     B3LYP/def2-SVP was 0.10 e*Å of 0.46, with the free atoms' s-p terms 0.18, from Mulliken charges 0.46.
+    Of an ion it is about the mean of the positions.
     """
     basis, z = prediction.basis, torch.from_numpy(prediction.atomic_numbers)
     atom = torch.from_numpy(np.repeat(np.arange(len(z)), basis.n_orbitals(prediction.atomic_numbers)))[None]
@@ -158,12 +159,15 @@ class SchNOrbT(Calculator):
             )
         if atoms is not None:  # ASE does not look at info["charge"] when it decides whether anything changed
             self._check(atoms, 0)
+            if self.atoms is not None and as_structure(atoms).charge != as_structure(self.atoms).charge:
+                self.reset()
         return super().get_property(name, atoms, allow_calculation)
 
     def _check(self, atoms: Atoms, index: int) -> None:
         for model in (self.predictor, self.energies):
             if model is not None:
-                check_structure(atoms, model.basis.elements, index)
+                charges = model.charges if isinstance(model, Predictor) else NEUTRAL
+                check_structure(atoms, model.basis.elements, index, charges=charges)
 
     def calculate(self, atoms=None, properties=("homo",), system_changes=tuple(all_changes)):
         """Predict one structure, or take its results from the cache; orbitals only where they are asked for.
@@ -258,7 +262,10 @@ def write_frame(path: Path, atoms: Atoms) -> None:
 
 
 def _fingerprint(atoms: Atoms) -> bytes:
-    return atoms.numbers.astype(np.int64).tobytes() + atoms.positions.astype(np.float64).tobytes()
+    charge = as_structure(atoms).charge
+    return (
+        f"{charge}:".encode() + atoms.numbers.astype(np.int64).tobytes() + atoms.positions.astype(np.float64).tobytes()
+    )
 
 
 def _copy(results: dict[str, float | np.ndarray]) -> dict[str, float | np.ndarray]:

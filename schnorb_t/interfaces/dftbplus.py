@@ -78,7 +78,8 @@ class DFTBPlus:
     Args:
         library: path of ``libdftbplus.so``; by default what ``DFTBPLUS_LIBRARY`` names.
         smearing: how DFTB+ fills; its lowest temperature (1e-8 Eh) by default.
-        charge: of each molecule, e. The matrices stay those of the neutral one.
+        charge: of each molecule, e, to fill its levels by; by default that of the prediction. The matrices stay as
+            they were predicted.
         settings: further input in DFTB+'s format (HSD), e.g. ``"Hamiltonian = DFTB { Solver = QR {} }"``. Geometry,
             shells, Slater-Koster files and driver are replaced.
         folder: where DFTB+'s files go and stay (``band.out``, ``detailed.out``, ...), those of the last molecule;
@@ -92,13 +93,14 @@ class DFTBPlus:
         self,
         library: str | Path | None = None,
         smearing: Smearing = ZERO_TEMPERATURE,
-        charge: float = 0.0,
+        charge: float | None = None,
         settings: str = "",
         folder: str | Path | None = None,
     ):
         self.path = find_library(library)
         self._library = load_library(self.path)
-        self.smearing, self.charge, self.settings = smearing, float(charge), settings
+        self.smearing, self.settings = smearing, settings
+        self.charge = None if charge is None else float(charge)
         self.folder = None if folder is None else Path(folder).absolute()
         self._rehearsed: set[tuple] = set()
 
@@ -112,25 +114,26 @@ class DFTBPlus:
             RuntimeError: DFTB+ did not work with the matrices it was given.
         """
         name = prediction.name or prediction.formula
-        _check(prediction, self.charge, name)
+        charge = float(prediction.charge) if self.charge is None else self.charge
+        _check(prediction, charge, name)
         with _one_at_a_time, self._working_folder() as folder:
             for stale in (BAND_FILE, DETAILED_FILE, EIGENVECTOR_FILE, PROCESSED_FILE, LOG_FILE):
                 (folder / stale).unlink(missing_ok=True)
-            write_input(folder, prediction, self.smearing, self.charge, self.settings)
+            write_input(folder, prediction, self.smearing, charge, self.settings)
             expected = prediction.basis.n_orbitals(prediction.atomic_numbers).tolist()
             key = prediction.basis, frozenset(prediction.atomic_numbers.tolist())
             if key not in self._rehearsed:
                 try:
                     setup = rehearse(self.path, folder)
                 finally:
-                    check_processed(folder, self.smearing, self.charge)
+                    check_processed(folder, self.smearing, charge)
                 _check_setup(setup, expected)
                 self._rehearsed.add(key)
             with _inside(folder):
                 with Calculation(self._library) as calculation:
                     _check_setup(calculation.setup, expected)
                     density = calculation.density(prediction.hamiltonian, prediction.overlap)
-            return _result(folder, prediction, density, self.charge)
+            return _result(folder, prediction, density, charge)
 
     @contextmanager
     def _working_folder(self) -> Iterator[Path]:
@@ -175,7 +178,7 @@ def _check(prediction: Prediction, charge: float, name: str) -> None:
     lowest = float(np.linalg.eigvalsh(prediction.overlap)[0])
     if lowest <= 1e-12:
         raise UserError(f"{name}: overlap is not positive definite (lowest eigenvalue {lowest:.1e}); DFTB+ would stop")
-    electrons = prediction.n_electrons - charge
+    electrons = prediction.basis.n_electrons(prediction.atomic_numbers) - charge
     if not 0 < electrons <= 2 * m:
         raise UserError(f"{name}: {electrons:g} electrons do not go into {m} orbitals; mind charge={charge:g}")
     distance = np.linalg.norm(prediction.positions[:, None] - prediction.positions, axis=-1) / DFTBPLUS_BOHR
@@ -204,7 +207,7 @@ def _result(folder: Path, prediction: Prediction, density: np.ndarray, charge: f
     fillings = np.einsum("mi,mn,ni->i", s @ c, density, s @ c, optimize=True)
     written, totals = read_band_file(folder / BAND_FILE)[0], read_energies(folder / DETAILED_FILE)
     band_energy = float(np.sum(density * h))
-    electrons = prediction.n_electrons - charge
+    electrons = prediction.basis.n_electrons(prediction.atomic_numbers) - charge
     differences = {
         "orbital energies": (np.nanmax(np.abs(written - energies), initial=0.0), _BAND_TOLERANCE),
         "normalisation": (np.abs(c.T @ s @ c - np.eye(len(s))).max(), 1e-6),

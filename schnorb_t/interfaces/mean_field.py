@@ -14,6 +14,7 @@ import numpy as np
 import scipy.linalg
 import torch
 
+from schnorb_t.basis import all_electrons
 from schnorb_t.conventions import reorder_from_pyscf
 from schnorb_t.physics.occupations import fill
 from schnorb_t.prediction import Prediction
@@ -95,9 +96,9 @@ class PredictedMeanField:
     def __init__(self, prediction: Prediction):
         basis, z = prediction.basis, prediction.atomic_numbers
         functions = mole_from_basis(basis, z, prediction.positions)
-        functions.charge, functions.spin = int(functions.atom_charges().sum()) - prediction.n_electrons, 0
+        functions.charge, functions.spin = prediction.charge, 0
         order = reorder_from_pyscf(functions).inverse()
-        whole = not basis.projected and basis.n_electrons(z) == int(np.sum(z))
+        whole = not basis.projected and basis.n_electrons(z) == all_electrons(z)
         values = {
             "prediction": prediction,
             "mol": functions if whole else PredictedMolecule(prediction, functions),

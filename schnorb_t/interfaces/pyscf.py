@@ -92,6 +92,10 @@ class ModelGuess:
             symbols = ", ".join(chemical_symbols[z] for z in missing)
             raise UserError(f"model {self.model} does not know {symbols}; leave them to PySCF's own guess")
 
+    def knows(self, charge: int) -> bool:
+        """Whether the model treats molecules of a total charge (e)."""
+        return charge in _predictor(self.model).charges
+
     def __call__(self, mol) -> np.ndarray:
         """[m, m] in the orbital order of ``mol``.
 
@@ -146,10 +150,13 @@ def _check_same_molecule(prediction: Prediction, mol) -> None:
             f"an atom of the PySCF molecule stands {moved:.2g} Å from its place in the prediction; predict it where "
             'PySCF has it: atoms = ase.Atoms(mol.elements, mol.atom_coords("Ang"))'
         )
-    if mol.charge != 0 or mol.spin != 0:
+    if mol.charge != prediction.charge or mol.spin != 0:
+        fault = (
+            fault_of(structure_of(mol), charges=(prediction.charge,)) if prediction.charge in (0, mol.charge) else ""
+        )
         raise UserError(
             f"the prediction is for {prediction.n_electrons} paired electrons, and the PySCF molecule is another: "
-            f"{fault_of(structure_of(mol)) or f'it has {mol.nelectron} electrons'}"
+            f"{fault or f'it has charge {mol.charge:+d}, {mol.nelectron} electrons'}"
         )
     if mol.nelectron != prediction.n_electrons:
         raise UserError(

@@ -60,29 +60,32 @@ class ReferenceStore:
         return {str(name): row for row, name in enumerate(self.store.names)}
 
     @cached_property
-    def _invariants(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-        """Composition -> rows of the store [k] and their invariants [k, 6], for compositions asked for before."""
+    def _invariants(self) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
+        """Composition and charge -> rows of the store [k] and their invariants [k, 6], for those asked for before."""
         return {}
 
     def _geometry(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         packed = self.store.packed(row)
         return packed.atomic_numbers.astype(np.int64), packed.positions
 
-    def _n_electrons(self, atomic_numbers: np.ndarray) -> int:
-        """What the labels' orbitals hold in a neutral molecule; -1 where an element is unknown to them."""
+    def _n_electrons(self, atomic_numbers: np.ndarray, charge: int = 0) -> int:
+        """What the labels' orbitals hold in a molecule; -1 where an element is unknown to them."""
         known = set(atomic_numbers.tolist()) <= set(self.store.basis.elements)
-        return self.store.basis.n_electrons(atomic_numbers) if known else -1
+        return self.store.basis.n_electrons(atomic_numbers, charge) if known else -1
 
     def _find_structure(self, atoms: Atoms | Structure) -> int | None:
-        code = composition_code(atoms.numbers)
-        if code not in self._invariants:
+        code, charge = composition_code(atoms.numbers), as_structure(atoms).charge
+        if (code, charge) not in self._invariants:
             store = self.store
-            electrons = self._n_electrons(atoms.numbers)
+            electrons = self._n_electrons(atoms.numbers, charge)
             same_size = np.flatnonzero((store.n_atoms == len(atoms)) & (store.n_electrons == electrons))
             found = [int(row) for row in same_size if composition_code(store.atomic_numbers_of(int(row))) == code]
             invariants = [geometry_invariants(*self._geometry(row)) for row in found]
-            self._invariants[code] = np.array(found, dtype=np.int64), np.array(invariants).reshape(-1, N_INVARIANTS)
-        rows, known = self._invariants[code]
+            self._invariants[code, charge] = (
+                np.array(found, dtype=np.int64),
+                np.array(invariants).reshape(-1, N_INVARIANTS),
+            )
+        rows, known = self._invariants[code, charge]
         wanted = geometry_invariants(atoms.numbers, atoms.positions)
         for row in rows[(np.abs(known - wanted) <= TOLERANCE).all(axis=1)]:
             if same_geometry((atoms.numbers, atoms.positions), self._geometry(row)):
@@ -125,9 +128,11 @@ class ReferenceStore:
                 f"{who}: the molecule of this name in {path} has other positions (interatomic distances differ by more "
                 f"than {TOLERANCE} Å); {remedy}"
             )
-        charge = self._n_electrons(z) - int(self.store.n_electrons[row])
-        if charge:
-            raise UserError(f"{who}: {path} holds it with charge {charge:+d}, and the models are for neutral molecules")
+        charge, asked = self._n_electrons(z) - int(self.store.n_electrons[row]), as_structure(atoms).charge
+        if charge != asked:
+            raise UserError(
+                f"{who}: {path} holds it with charge {charge:+d}, and its charge here is {asked:+d}; {remedy}"
+            )
         return row
 
     def levels(self, row: int, n_orbitals: int) -> ReferenceLevels:

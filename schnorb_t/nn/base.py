@@ -32,6 +32,7 @@ class Transfer:
         closed_form: parts that follow from labels in closed form; labels of another level of theory give them anew.
         doubt: parts that are drawn for one model; taken where they fit, left as they are elsewhere.
         prior: parts that exist only with a prior.
+        ions: parts that exist only in networks that know the total charge; they begin anew where the other has none.
         per_element, per_pair: expressions for names of tables with a row per element, per ordered pair of elements.
     """
 
@@ -39,6 +40,7 @@ class Transfer:
     closed_form: tuple[str, ...] = ()
     doubt: tuple[str, ...] = ()
     prior: tuple[str, ...] = ()
+    ions: tuple[str, ...] = ()
     per_element: re.Pattern[str] = re.compile(r"(?!)")
     per_pair: re.Pattern[str] = re.compile(r"(?!)")
 
@@ -106,6 +108,11 @@ class Network(nn.Module, ABC):
         slow = [p for p in self.slow_parameters() if p.requires_grad]
         known = {id(p) for p in slow}
         return [p for p in self.parameters() if p.requires_grad and id(p) not in known], slow
+
+    @property
+    def knows_charge(self) -> bool:
+        """Whether it reads the total charge of molecules; others know neutral ones only."""
+        return False
 
     @property
     def knows_doubt(self) -> bool:

@@ -122,6 +122,11 @@ class EnsembleModel(MatrixNetwork):
         return out
 
     @property
+    def knows_charge(self) -> bool:
+        """Whether all members do."""
+        return all(m.knows_charge for m in self.members)
+
+    @property
     def knows_doubt(self) -> bool:
         """Always: members differ."""
         return True

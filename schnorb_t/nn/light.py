@@ -131,7 +131,7 @@ class LightModel(MatrixModel, known_as="light"):
             LightInteraction(l_max, channels, message_channels, k == 0, message_cutoff, hidden, product_channels, fixed)
             for k in range(interactions)
         )
-        self.electrostatics = self.chains = self.prior = self.doubt = None
+        self.electrostatics = self.chains = self.prior = self.doubt = self.ions = None
         if charge_channels:
             self.electrostatics = Electrostatics(channels, channels, charge_channels, cutoff, fixed)
             self.potential = nn.Linear(charge_channels, channels)

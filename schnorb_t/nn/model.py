@@ -42,6 +42,7 @@ from schnorb_t.nn.overlap import (
 from schnorb_t.nn.pair import O2Residual, PairFeatures
 from schnorb_t.nn.prior import Prior, PriorToPairs
 from schnorb_t.nn.residual_scale import ResidualScale
+from schnorb_t.nn.total_charge import TotalCharge
 from schnorb_t.nn.two_centre import TwoCentre
 
 #: Arguments that must be 1 or more, and those that may also be 0.
@@ -73,6 +74,7 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
             large fixed basis: S has small eigenvalues there, and orbitals of them turn errors of 1 mEh in H into Eh.
         doubt_members: draws of the last layer that tell how sure each level is (``nn.doubt``); 0: none.
         envelope: Å, range below the cutoff in which the network's part of pair blocks falls to 0 (``smooth_end``).
+        total_charge: learn ions too (``nn.total_charge``); neutral molecules are predicted as without.
         constants: numbers of ``nn.constants`` other than today's, as a checkpoint names them.
         prior: ``{"basis": Basis.to_json(), "arguments": {...}}`` of a frozen model of a cheaper method, whose
             electronic structure the network takes as input (``nn.prior``); its weights are part of this model's.
@@ -83,10 +85,11 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
     """
 
     transfer = Transfer(
-        trunk=("embedding", "interactions", "electrostatics", "response", "pair", "chains", "chain_residual"),
+        trunk=("embedding", "interactions", "electrostatics", "response", "pair", "chains", "chain_residual", "ions"),
         closed_form=("two_centre", "overlap_two_centre", "scale", "overlap_scale"),
         doubt=("doubt",),
         prior=("prior", "prior_scalars", "prior_tensors", "prior_pairs"),
+        ions=("ions",),
         per_element=re.compile(
             r"embedding\.table\.weight|(chains\.onsite|onsite_blocks|doubt\.onsite)\.weights\.\d+"
             r"|(overlap_)?(two_centre|scale)\.onsite"
@@ -118,6 +121,7 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
         prior: dict[str, Any] | None = None,
         doubt_members: int = 0,
         envelope: float = 2.0,
+        total_charge: bool = False,
         constants: dict[str, Any] | None = None,
         density: DensityMatrix | None = None,
     ):
@@ -143,11 +147,13 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
             )
             for k in range(interactions)
         )
-        self.electrostatics = self.response = self.chains = self.prior = self.doubt = None
+        self.electrostatics = self.response = self.chains = self.prior = self.doubt = self.ions = None
         if charge_channels:
             vectors = o3.Irreps(irreps).count("1o")
             self.electrostatics = Electrostatics(scalars, vectors, charge_channels, cutoff, self.constants)
             self.response = Response(irreps, charge_channels, product_channels, self.constants)
+        if total_charge:
+            self.ions = TotalCharge(basis, scalars)
         # chains have p functions even where the basis has none
         m_max = max(2 * basis.l_max, 2 if chain_channels else 1)
         channels = list(pair_channels)
@@ -245,6 +251,8 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
         """What the last layer reads: geometry, features of atoms, of pairs, and the latent potential [N, C] or None."""
         g, most, pair_most = self.geometry(batch), self.constants.limit_atoms, self.constants.limit_pairs
         x = {"0e": self.embedding(g.element)[:, None]}
+        if self.ions is not None:
+            x["0e"] = x["0e"] + self.ions.first_features(g)
         known = self.prior(g, x["0e"].dtype) if self.prior is not None else None
         if known is not None:
             x["0e"] = x["0e"] + self.prior_scalars(known.scalars)[:, None]
@@ -252,10 +260,18 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
             x = limited_atoms(interaction(x, g), most)
             if k == 0 and known is not None:
                 x = add(x, self.prior_tensors(known.tensors))
-        potential = None
+        potential = shares = None
+        if self.ions is not None:
+            shares = self.ions.charges(x, g)
+            x = {**x, "0e": x["0e"] + self.ions.later_features(shares)}
         if self.electrostatics is not None:
             potential, field = self.electrostatics(x, g)
             x = limited_atoms(self.response(x, potential, field), most)
+        if shares is not None:
+            of_charge = self.ions.potential(shares, g)[:, None]
+            potential = (
+                of_charge if potential is None else torch.cat((potential[:, :1] + of_charge, potential[:, 1:]), 1)
+            )
         pairs = limited_pairs(self.pair(x, g, None if known is None else self.prior_pairs(known, g)), pair_most)
         if self.chains is not None:
             x, pairs = self.chains(x, pairs, g)
@@ -340,6 +356,11 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
         """See ``MatrixNetwork.knows_doubt``."""
         return self.doubt is not None
 
+    @property
+    def knows_charge(self) -> bool:
+        """See ``MatrixNetwork.knows_charge``."""
+        return self.ions is not None
+
     def standard_deviations(
         self, out: dict[str, Tensor], energies: Tensor, coefficients: Tensor, mask: Tensor
     ) -> Tensor | None:
@@ -358,6 +379,9 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
         if self.orthogonal:
             overlap = batch[keys.OVERLAP] if self.basis.projected else self.overlap0(g)
             out["hamiltonian"] = to_orthogonal(out["hamiltonian"], overlap, batch[keys.ORBITAL_MASK])
+        if self.ions is not None:
+            even = self.ions.potential(self.ions.charges(None, g), g)
+            out["hamiltonian"] = out["hamiltonian"] - self._shift(even.double(), self.overlap0.blocks(g)).padded()
         if self.basis.projected:
             out["overlap"] = batch[keys.OVERLAP] - self.overlap0(g)
         return out
@@ -380,12 +404,14 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
             scale.fit(self._residuals(part, self._samples(name, batches())))
 
     def drop_learned(self) -> None:
-        """See ``MatrixNetwork.drop_learned``: the blocks of the network and the latent potential are 0."""
+        """See ``MatrixNetwork.drop_learned``: the blocks of the network and the latent potential are 0, shares even."""
         with torch.no_grad():
             for part in (self.onsite_blocks, self.offsite_blocks):
                 for weight in part.parameters():
                     weight.zero_()
         self.electrostatics = None
+        if self.ions is not None:
+            self.ions.forget()
 
     def _samples(self, name: str, batches: Iterable[dict[str, Tensor]]):
         for batch in batches:
@@ -424,6 +450,7 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
                 else []
             ),
             *([f"  electrostatics {self.electrostatics.extra_repr()}"] if self.electrostatics else []),
+            *([f"  total charge   {self.ions.extra_repr()}"] if self.ions else []),
             f"  pair           2 x ({self.irreps}) -> O(2) about the bond: "
             + ", ".join(
                 f"{w}x{n}" for w, n in zip(self.pair.widths, ["0+", "0-", *map(str, range(1, 20))], strict=False)

@@ -103,6 +103,8 @@ class Prior(nn.Module):
         h, s = out[keys.HAMILTONIAN], out[keys.OVERLAP]
         electrons = torch.zeros(len(h), dtype=torch.int64, device=h.device)
         electrons.index_add_(0, batch[keys.MOLECULE], self.electrons[batch[keys.ATOMIC_NUMBERS]])
+        if keys.TOTAL_CHARGE in batch:
+            electrons = electrons - batch[keys.TOTAL_CHARGE]
         p = self.density(h, s, own[keys.ORBITAL_MASK], electrons, self.temperature)
         return {keys.PRIOR_HAMILTONIAN: h, keys.PRIOR_OVERLAP: s, keys.PRIOR_DENSITY: p}
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from schnorb_t.basis import Basis
+from schnorb_t.basis import Basis, all_electrons
 from schnorb_t.data.records import MoleculeRecord
 from schnorb_t.data.store import Header
 from schnorb_t.errors import UserError
@@ -95,7 +95,7 @@ def record_of(
         hamiltonian: [m, m] in ``large_basis``, our order, Eh; its eigenvalues, less those of a core that the target
             leaves out, become ``large_basis_energies``.
         total_energy: Eh, where it is known.
-        n_electrons: core included; the record counts those of the target's orbitals.
+        n_electrons: core included; the record counts those of the target's orbitals, and names the charge of an ion.
         name, group, split, order: as in ``MoleculeRecord``.
         keep_contraction: store A of the projection.
         overlap: [m, m] of the large basis; computed where it is not given.
@@ -107,7 +107,7 @@ def record_of(
     """
     if overlap is None:
         overlap = overlap_integrals(large_basis, atomic_numbers, positions)
-    contraction = None
+    contraction, charge = None, all_electrons(atomic_numbers) - int(n_electrons)
     if target == "full":
         energies, _ = diagonalise(hamiltonian, overlap)
     else:
@@ -130,6 +130,7 @@ def record_of(
         split=split,
         order=order,
         contraction=contraction,
+        charge=charge or None,
         dipole=dipole,
         forces=forces,
     )
@@ -163,19 +164,23 @@ class LabelJob:
         """The labelled molecule.
 
         Raises:
-            LabelError: a structure that cannot be treated (open shell, charge ...), not converged, linearly dependent.
+            LabelError: a structure that cannot be treated (open shell, periodic ...), not converged, linearly
+                dependent.
         """
-        if reason := fault_of(structure):
+        if reason := fault_of(structure, charges=None):
             raise LabelError(reason)
+        # ions of charges that a guessing model does not know begin with PySCF's own guess
+        guess = self.guess if getattr(self.guess, "knows", lambda charge: True)(structure.charge) else None
         result = label(
             structure.atomic_numbers,
             structure.positions,
             self.level,
             self.max_cycle,
-            self.guess,
+            guess,
             self.plain,
             self.max_memory,
             self.forces,
+            structure.charge,
         )
         record = record_of(
             self.target,

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
-from schnorb_t.basis import Basis
+from schnorb_t.basis import Basis, all_electrons
 from schnorb_t.linalg import matrix_power
 from schnorb_t.reference.pyscf import (
     VALENCE_TARGET,
@@ -231,7 +231,7 @@ def project_molecule(
         raise LabelError(f"open shell: {n_electrons} electrons")
     if overlap is None:
         overlap = overlap_integrals(large_basis, atomic_numbers, positions)
-    charge = int(np.sum(atomic_numbers)) - n_electrons
+    charge = all_electrons(atomic_numbers) - n_electrons
     free_basis = target_basis(target, atomic_numbers, large_basis.name)
     n_core = (n_electrons - free_basis.n_electrons(atomic_numbers, charge)) // 2
     energies, coefficients = scipy.linalg.eigh(hamiltonian, overlap)

@@ -280,6 +280,7 @@ def record_of(job: Job, molecule: CheckedMolecule, order: int) -> MoleculeRecord
         large_basis_energies=molecule.energies,
         total_energy=molecule.total_energy,
         n_electrons=all_electrons(numbers, molecule.calculation.charge),
+        charge=molecule.calculation.charge or None,
         name=job.name,
         group=graph_key(numbers, molecule.positions),
         order=order,
@@ -359,7 +360,7 @@ def _try(job: Job, collection: Collection, level: str | None, ignore_fock: bool)
         molecule = load(job, ignore_fock)
         c = molecule.calculation
         structure = Structure(c.atomic_numbers, molecule.positions, charge=c.charge, charge_from="Total Charge")
-        if fault := fault_of(structure):
+        if fault := fault_of(structure, charges=None):
             raise UserError(f"{c.path}: {fault}")
     except UserError as error:
         return Report(job, reason=str(error))

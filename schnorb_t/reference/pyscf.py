@@ -71,7 +71,7 @@ class FullBasisResult:
         coefficients: [m, m] float64, columns are orbitals, C^T S C = 1.
         total_energy: Eh.
         n_electrons: core included.
-        dipole: [3] float64, e*Bohr, nuclei included.
+        dipole: [3] float64, e*Bohr, nuclei included; of an ion about the origin of the positions.
         forces: [n, 3] float64, Eh/Bohr; None where they were not asked for.
     """
 
@@ -344,8 +344,9 @@ def label(
     plain: bool = False,
     max_memory: float | None = None,
     forces: bool = False,
+    charge: int = 0,
 ) -> FullBasisResult:
-    """One restricted Kohn-Sham calculation of a neutral closed-shell molecule; the final Fock is re-diagonalised.
+    """One restricted Kohn-Sham calculation of a closed-shell molecule; the final Fock is re-diagonalised.
 
     Args:
         atomic_numbers: [n].
@@ -357,20 +358,24 @@ def label(
         plain, max_memory: as in ``restricted_kohn_sham``.
         forces: also the forces, by PySCF's analytic gradient without the grid's response (its default: the sum of the
             forces is not quite zero on a coarse grid).
+        charge: total charge, e.
 
     Raises:
-        LabelError: odd electron count, no convergence, linear dependence, occupied levels not the lowest.
+        LabelError: odd electron count, no electrons at all, no convergence, linear dependence, occupied levels not
+            the lowest.
         Whatever PySCF raises for an unknown basis or functional: see ``check_level``.
     """
     pyscf = _pyscf()
     z = np.asarray(atomic_numbers, dtype=np.int64)
     x = np.asarray(positions, dtype=np.float64)
-    n_electrons = all_electrons(z)
+    n_electrons = all_electrons(z, charge)
+    if n_electrons < 1:
+        raise LabelError(f"charge {charge:+d} leaves {n_electrons} electrons")
     if n_electrons % 2:
         raise LabelError(f"open shell: {n_electrons} electrons")
     mol = pyscf.gto.Mole(verbose=0)
     mol.atom = [(chemical_symbols[q], r) for q, r in zip(z, x / BOHR, strict=True)]
-    mol.unit, mol.basis, mol.spin = "Bohr", level.basis, 0
+    mol.unit, mol.basis, mol.charge, mol.spin = "Bohr", level.basis, int(charge), 0
     mol.build(dump_input=False, parse_arg=False)
     mf = restricted_kohn_sham(mol, level, max_cycle, plain, max_memory)
     overlap = mf.get_ovlp()

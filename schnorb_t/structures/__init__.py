@@ -9,10 +9,13 @@ from .geometry import bonds, graph_key
 from .reading import LabelFiles, StructureFile, iter_structures, read_for_labels, read_structures
 from .rules import (
     MAX_LISTED,
+    NEUTRAL,
     OVERLAP,
     RULES,
+    Charges,
     Rule,
     broken_rule,
+    charges_text,
     check_structure,
     check_structures,
     fault_of,
@@ -24,8 +27,10 @@ from .structure import Structure, as_structure, describe, from_atoms, name_of
 
 __all__ = [
     "MAX_LISTED",
+    "NEUTRAL",
     "OVERLAP",
     "RULES",
+    "Charges",
     "Electrons",
     "LabelFiles",
     "Rule",
@@ -35,6 +40,7 @@ __all__ = [
     "as_structure",
     "bonds",
     "broken_rule",
+    "charges_text",
     "check_structure",
     "check_structures",
     "describe",

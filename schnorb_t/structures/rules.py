@@ -22,6 +22,10 @@ MAX_LISTED = 10
 
 #: Atomic numbers that a model or basis knows; ``None``: all.
 Known = Collection[int] | None
+#: Total charges (e) that can be treated; ``None``: all.
+Charges = Collection[int] | None
+#: Of whatever knows neutral molecules only.
+NEUTRAL = (0,)
 
 ONLY_CLOSED_SHELLS = "and only closed shells can be treated so far"
 
@@ -74,14 +78,24 @@ def _periodic(s: Structure, known: Known) -> str:
     )
 
 
-def _charge(s: Structure, known: Known) -> str:
-    if not s.charge:
-        return ""
+def charges_text(charges: Iterable[int]) -> str:
+    """``-1, 0, +1``."""
+    return ", ".join(f"{q:+d}" if q else "0" for q in sorted(charges))
+
+
+def charge_fault(s: Structure, charges: Charges = NEUTRAL) -> str:
+    """Why the charge of a structure is none of those that can be treated; ``""`` if it is."""
     where = f" ({s.charge_from})" if s.charge_from else ""
-    return (
-        f"has charge {s.charge:+d}{where}, and only neutral molecules can be treated so far; neutralise it or leave it "
-        "out"
-    )
+    if charges is None or s.charge in charges:
+        if s.n_electrons > 0:
+            return ""
+        return f"has charge {s.charge:+d}{where}, which leaves {s.n_electrons} electrons; correct it or leave it out"
+    if set(charges) <= {0}:
+        what, remedy = "only neutral molecules can be treated so far", "neutralise it or leave it out"
+    else:
+        what = f"the model knows only charges {charges_text(charges)}"
+        remedy = "leave it out or train a model on such ions"
+    return f"has charge {s.charge:+d}{where}, and {what}; {remedy}"
 
 
 def _overlap(s: Structure, known: Known) -> str:
@@ -116,6 +130,10 @@ def _shell(s: Structure, known: Known) -> str:
     return ""
 
 
+def _charge(s: Structure, known: Known) -> str:
+    return charge_fault(s)
+
+
 @dataclass(frozen=True)
 class Rule:
     """One thing that a structure must be.
@@ -145,26 +163,28 @@ RULES = (
 )
 
 
-def broken_rule(structure: Atoms | Structure, elements: Known = None) -> tuple[str, str]:
+def broken_rule(structure: Atoms | Structure, elements: Known = None, charges: Charges = NEUTRAL) -> tuple[str, str]:
     """The first rule that a structure breaks.
 
     Args:
         structure: positions in Å.
         elements: atomic numbers that a model or basis knows; ``None`` allows all.
+        charges: total charges that can be treated; ``None`` allows all.
 
     Returns:
         name of the rule and the fault; two empty texts for a sound structure.
     """
     s = as_structure(structure)
     for rule in RULES:
-        if fault := rule.fault(s, elements):
+        fault = charge_fault(s, charges) if rule.name == "charge" else rule.fault(s, elements)
+        if fault:
             return rule.name, fault
     return "", ""
 
 
-def fault_of(structure: Atoms | Structure, elements: Known = None) -> str:
+def fault_of(structure: Atoms | Structure, elements: Known = None, charges: Charges = NEUTRAL) -> str:
     """Why a structure cannot be worked on, with the remedy; ``""`` if it can. Arguments as ``broken_rule``."""
-    return broken_rule(structure, elements)[1]
+    return broken_rule(structure, elements, charges)[1]
 
 
 def open_shell(structure: Atoms | Structure) -> str:
@@ -177,6 +197,7 @@ def check_structure(
     elements: Known = None,
     index: int = 0,
     file: str | Path | None = None,
+    charges: Charges = NEUTRAL,
 ) -> None:
     """Refuse a structure that cannot be worked on.
 
@@ -185,11 +206,12 @@ def check_structure(
         elements: atomic numbers that a model or basis knows; ``None`` allows all.
         index: what to call it.
         file: where it comes from, for the message.
+        charges: total charges that can be treated; ``None`` allows all.
 
     Raises:
         UserError: names file, structure, fault and remedy.
     """
-    fault = fault_of(structure, elements)
+    fault = fault_of(structure, elements, charges)
     if fault:
         raise UserError(f"{f'{file}, ' if file else ''}{describe(index, structure)}: {fault}")
 
@@ -199,6 +221,7 @@ def check_structures(
     elements: Known = None,
     file: str | Path | None = None,
     skip_bad: bool = False,
+    charges: Charges = NEUTRAL,
 ) -> tuple[list[int], list[str]]:
     """Check all structures before any work.
 
@@ -207,6 +230,7 @@ def check_structures(
         elements: atomic numbers that a model or basis knows; ``None`` allows all.
         file: where they come from, for messages.
         skip_bad: do not raise for bad structures as long as one is sound.
+        charges: total charges that can be treated; ``None`` allows all.
 
     Returns:
         indices of the sound ones, and a line for each of the others.
@@ -216,7 +240,7 @@ def check_structures(
     """
     sound, bad = [], []
     for index, structure in enumerate(structures):
-        fault = fault_of(structure, elements)
+        fault = fault_of(structure, elements, charges)
         if fault:
             bad.append(f"{describe(index, structure)}: {fault}")
         else:
@@ -226,13 +250,16 @@ def check_structures(
     return sound, bad
 
 
-def sort_out(structures: Iterable[Structure], skip_bad: bool = False, skippable: bool = True) -> dict[str, str]:
+def sort_out(
+    structures: Iterable[Structure], skip_bad: bool = False, skippable: bool = True, charges: Charges = NEUTRAL
+) -> dict[str, str]:
     """Name -> reason of every structure that cannot be calculated, found before any calculation.
 
     Args:
         structures: with names; looked at one by one and once.
         skip_bad: do not raise for broken structures.
         skippable: point to ``--skip-bad`` in the message.
+        charges: total charges that can be treated; ``None`` allows all.
 
     Returns:
         the reasons. Open shells are no fault of the input, so they are here without ``skip_bad`` too.
@@ -246,7 +273,7 @@ def sort_out(structures: Iterable[Structure], skip_bad: bool = False, skippable:
     places: dict[str, int] = {}
     total = 0
     for s in structures:
-        rule, fault = broken_rule(s)
+        rule, fault = broken_rule(s, charges=charges)
         if fault:
             (shells if rule == "closed shell" else broken)[s.name] = fault
             places[s.name] = total

@@ -111,6 +111,7 @@ class ModelCard:
         target: ``"wqao"``, ``"full"``, ...
         training_groups: identities of the molecules in training or validation (``group`` in the store).
         network: name of the architecture (``nn.base``).
+        charges: total charges (e) of the molecules in training, ascending.
         members: of an ensemble, the arguments of each network; ``arguments`` is empty then.
     """
 
@@ -121,6 +122,7 @@ class ModelCard:
     training_groups: tuple[str, ...] = ()
     members: tuple[dict[str, Any], ...] = ()
     network: str = DEFAULT
+    charges: tuple[int, ...] = (0,)
 
     @property
     def method(self) -> str:
@@ -139,6 +141,7 @@ class ModelCard:
             "target": self.target,
             "training_groups": list(self.training_groups),
             "members": list(self.members),
+            "charges": list(self.charges),
         }
 
 
@@ -226,6 +229,7 @@ def load_network(path: str | Path) -> tuple[Network, ModelCard]:
         tuple(entry["training_groups"]),
         tuple(entry["members"]),
         entry["network"],
+        tuple(entry.get("charges", (0,))),
     )
 
     def built(arguments: dict[str, Any], prefix: str) -> Network:

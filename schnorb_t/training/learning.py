@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as L
 import torch
 from torch import Tensor
@@ -47,6 +48,35 @@ def check_rates(outputs: Sequence[Output] | None, **values: float) -> None:
             raise ConfigurationError(f"model.{name}: must be a number from 0 on, got {value}")
     if outputs is not None and not outputs:
         raise ConfigurationError("model.outputs: names no loss; give some, or null for the usual ones")
+
+
+def check_charges(known: bool, data) -> tuple[int, ...]:
+    """Total charges (e) of the training molecules, ascending.
+
+    Args:
+        known: whether the network reads the total charge.
+        data: a ``MatrixDataModule``.
+
+    Raises:
+        UserError: ions for a network of neutral molecules, or to validate or test with and not among those in training.
+    """
+    store = data.store
+    charges = {name: store.total_charges[rows] for name, rows in data.split.items()}
+    there = tuple(sorted({int(q) for q in charges["train"]}))
+    for name, rows in data.split.items():
+        wrong = ~np.isin(charges[name], there if known else (0,))
+        if not wrong.any():
+            continue
+        example = f"molecule {store.name_of(rows[wrong][0])!r} of split {name} has charge {charges[name][wrong][0]:+d}"
+        if not known:
+            raise UserError(
+                f"{store.path}: {example}, and the network knows neutral molecules only; give one that knows ions "
+                "(model.network.total_charge true, architecture matrix), or leave ions out of the file"
+            )
+        raise UserError(
+            f"{store.path}: {example}, and no training molecule has; train on such ions too, or leave it out of {name}"
+        )
+    return there
 
 
 class NetworkModule(L.LightningModule):
@@ -96,6 +126,7 @@ class NetworkModule(L.LightningModule):
             store.target,
             tuple(sorted(seen)),
             network=self.architecture,
+            charges=check_charges(self.model.knows_charge, data),
         )
 
     def seen_before(self) -> tuple[str, ...]:

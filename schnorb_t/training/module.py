@@ -21,7 +21,7 @@ from schnorb_t.nn.matrix_product import LAYOUT as PRIOR_LAYOUT
 from schnorb_t.nn.overlap import to_orthogonal
 from schnorb_t.physics.occupations import Smearing
 from schnorb_t.training.checkpoint import find_model, load_single
-from schnorb_t.training.learning import NetworkModule, check_network, check_rates
+from schnorb_t.training.learning import NetworkModule, check_charges, check_network, check_rates
 from schnorb_t.training.losses import ENERGIES, MATRICES, QUANTITIES, SMEARING, Output, Quantities
 from schnorb_t.training.networks import DEFAULT, build_network
 from schnorb_t.training.prior_cache import PriorCache
@@ -162,6 +162,7 @@ class MatrixModule(NetworkModule):
             UserError: an element of the basis that no training molecule has; a model that does not fit.
         """
         seen: set[int] = set()
+        check_charges(self.model.knows_charge, data)
 
         def batches():
             for batch in data.training_batches():

@@ -8,6 +8,7 @@ from schnorb_t.basis import Basis
 from schnorb_t.data.header import theory
 from schnorb_t.data.store import Store
 from schnorb_t.errors import UserError
+from schnorb_t.structures import charges_text
 from schnorb_t.training.checkpoint import ModelCard
 
 
@@ -54,6 +55,29 @@ def check_seen(card: ModelCard, store: Store, indices: np.ndarray, split: str) -
             f"{store.path}: {what}, so this is no test; evaluate on other molecules, or with --split train or all"
         )
     return f"{what}: their errors are too small"
+
+
+def check_charges(known: tuple[int, ...], store: Store, indices: np.ndarray, name: str) -> None:
+    """Refuse ions of charges that a model was not trained on.
+
+    Args:
+        known: total charges, e, that it can treat.
+        store: the data.
+        indices: the molecules to judge it by.
+        name: of the model.
+
+    Raises:
+        UserError: names the first of them.
+    """
+    charges = store.total_charges[indices]
+    wrong = ~np.isin(charges, known)
+    if wrong.any():
+        example = f"{store.name_of(indices[wrong][0])!r} with charge {charges[wrong][0]:+d}"
+        knows = "neutral molecules" if set(known) <= {0} else f"charges {charges_text(known)}"
+        raise UserError(
+            f"{store.path}: {wrong.sum():,} of {len(indices):,} molecules, such as {example}, are ions, and the model "
+            f"{name} knows {knows} only; evaluate it on other data, or train one on such ions"
+        )
 
 
 def level_difference(card: ModelCard, store: Store) -> str:

@@ -72,8 +72,10 @@ def start_from(model: MatrixModel, path: str | Path, labels: Header | None = Non
 
     def wanted(part: str) -> bool:
         if taken is Taken.TRUNK:
-            return part in parts.trunk
+            return part in parts.trunk and not (part in parts.ions and not other.knows_charge)
         if other.prior is None and part in parts.prior:  # what a prior adds begins anew
+            return False
+        if not other.knows_charge and part in parts.ions:
             return False
         return taken is Taken.EVERYTHING or part not in (*parts.closed_form, *parts.doubt)
 

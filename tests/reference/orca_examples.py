@@ -92,7 +92,7 @@ def orca_json(mf, fock: bool = False) -> dict:
     molecule = {
         "Atoms": atoms,
         "BaseName": "made",
-        "Charge": 0,
+        "Charge": o.mol.charge,
         "CoordinateUnits": "Bohrs",
         "H-Matrix": o.core.tolist(),
         "S-Matrix": o.overlap.tolist(),
@@ -161,7 +161,10 @@ def orca_text(mf, fock: bool = False, matrices: bool = True) -> str:
             f" Exchange Functional    Exchange  .... {mf.xc}",
         ]
     out += ["", "General Settings:", " Hartree-Fock type      HFTyp           .... RHF"]
-    out += [" Total Charge           Charge          ....    0", " Multiplicity           Mult            ....    1"]
+    out += [
+        f" Total Charge           Charge          ....   {o.mol.charge:2d}",
+        " Multiplicity           Mult            ....    1",
+    ]
     out += [f" Number of Electrons    NEL             .... {sum(o.numbers):4d}"]
     out += [f" Basis Dimension        Dim             .... {n:4d}", ""]
     heads = [f"{k:7d}    " for k in range(n)]
