@@ -264,10 +264,11 @@ class LightModel(MatrixModel, known_as="light"):
             parts.append((self.overlap_two_centre, self.overlap_scale))
         onsite, offsite = self.onsite_blocks(x, element), self.offsite_blocks(pairs)
         two_centre = self._two_centre([part for part, _ in parts], half)
-        on, off = [], []
+        on, off, units = [], [], []
         for field, (part, scale) in enumerate(parts):
             on.append(part.onsite_means()[element] + scale.onsite[element] * onsite[field].double())
-            learned = (self._scale(scale, half) * offsite[field]).double() * end
+            units.append(self._scale(scale, half))
+            learned = (units[-1] * offsite[field]).double() * end
             off.append(two_centre[field] + learned)
         # free atoms' overlaps go into the molecule's frame together with the others
         components = self.overlap0.table(half.element_i, half.element_j, half.distance)
@@ -286,7 +287,7 @@ class LightModel(MatrixModel, known_as="light"):
         if self.basis.projected:
             out["overlap_change"] = made[1]
         if self.doubt is not None and not self.training:
-            out["hamiltonian_deviations"] = self._member_blocks(x, pairs, g, end)
+            out["hamiltonian_deviations"] = self._member_blocks(x, pairs, g, units[0] * end.to(units[0].dtype))
         return out
 
     def _scale(self, scale: ResidualScale, g: PairGeometry) -> Tensor:
@@ -318,11 +319,10 @@ class LightModel(MatrixModel, known_as="light"):
         frame = self.geometry.frame
         return torch.stack([frame.from_components(v) for v in values.split(len(self.signs), 1)])
 
-    def _member_blocks(self, x: Features, pairs: O2Features, g: LightGeometry, end: Tensor) -> BlockMatrix:
-        """What each draw of the last layer adds to H, Eh: E matrices per molecule."""
+    def _member_blocks(self, x: Features, pairs: O2Features, g: LightGeometry, units: Tensor) -> BlockMatrix:
+        """What each draw of the last layer adds to H, Eh: E matrices per molecule; in ``units`` [U, K, K] off-site."""
         offsite, k = self.doubt.offsite.flat(pairs), self.basis.n_slots
-        scale = self._scale(self.scale, g.half) * end.to(offsite.dtype)
-        offsite = turned_blocks(offsite * scale.flatten(1)[:, :, None], g.half.slot_rotation.mT.to(offsite.dtype))
+        offsite = turned_blocks(offsite * units.flatten(1)[:, :, None], g.half.slot_rotation.mT.to(offsite.dtype))
         # members are innermost, and stay so in the padded matrices: 16 numbers are moved at once
         offsite = offsite.unflatten(1, (k, k))
         offsite = torch.cat((offsite, offsite.transpose(1, 2))).permute(3, 0, 1, 2)

@@ -24,7 +24,7 @@ def all_below(x: Tensor, start: float) -> bool:
     if x.device.type != "cpu" or not x.numel():
         return False
     low, high = torch.aminmax(x.detach())
-    return bool(-start <= low) and bool(high <= start)
+    return -start <= float(low) and float(high) <= start
 
 
 def limited(x: Tensor, start: float, most: float) -> Tensor:
