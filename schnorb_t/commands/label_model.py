@@ -89,7 +89,6 @@ def label_model(
                         hamiltonian=found.hamiltonian,
                         overlap=found.overlap,
                         n_electrons=found.n_electrons,
-                        charge=s.charge or None,
                         charge=found.charge or None,
                         name=s.name,
                         group=s.group,
