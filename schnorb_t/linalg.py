@@ -49,3 +49,31 @@ def ridge_regression(normal: Tensor, right: Tensor, ridge: float) -> Tensor:
     shift = ridge * size + (size == 0).to(size)
     eye = torch.eye(normal.shape[1], dtype=normal.dtype, device=normal.device)
     return torch.linalg.solve(normal + shift[:, None, None] * eye, right)
+
+
+def lowest_relative_eigenvalue(change, metric, enough: float) -> float:
+    """The lowest eigenvalue of M^-1 A for sparse symmetric A and positive definite M, at a cost linear in their size.
+
+    Lanczos iterations (ARPACK) with conjugate gradients in place of M^-1.
+
+    Args:
+        change: A, SciPy sparse [m, m].
+        metric: M, likewise.
+        enough: where the eigenvalue lies well above this, it is given to 1e-3 only.
+    """
+    m = change.shape[0]
+    if m < 200:
+        return float(scipy.linalg.eigh(change.toarray(), metric.toarray(), eigvals_only=True)[0])
+    from scipy.sparse.linalg import LinearOperator, cg, eigsh
+
+    diagonal = metric.diagonal()
+    scale = LinearOperator((m, m), matvec=lambda v: v / diagonal, dtype=np.float64)
+    solve = LinearOperator((m, m), matvec=lambda v: cg(metric, v, rtol=1e-13, M=scale)[0], dtype=np.float64)
+    start = np.random.default_rng(0).normal(size=m)
+
+    def lowest(tolerance: float) -> float:
+        found = eigsh(change, 1, M=metric, Minv=solve, which="SA", tol=tolerance, v0=start, return_eigenvectors=False)
+        return float(found[0])
+
+    rough = lowest(1e-3)
+    return rough if rough > enough + 0.02 * abs(enough) else lowest(1e-11)

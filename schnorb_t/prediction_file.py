@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
+import scipy.sparse
 
 from schnorb_t import __version__, keys, units
 from schnorb_t.errors import UserError, brief, uninterrupted
 from schnorb_t.files import check_output
 from schnorb_t.hdf5 import HDF5Output
 from schnorb_t.prediction import Prediction
+from schnorb_t.sparse_prediction import SparsePrediction
 from schnorb_t.training.checkpoint import ModelCard
 
 __all__ = ["PredictionWriter", "check_output"]
 
 FORMAT = "schnorb_t predictions"
+#: 3: matrices of large molecules are sparse, and they have charges in place of levels.
 #: 2: any declared quantity, each dataset with its unit. 1: without.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 ORBITAL_ORDER = (
     "atoms in input order; within an atom shells by l, then as the basis lists them; within a shell m = -l..l of "
     "standard real spherical harmonics (p: y, z, x; d: xy, yz, z2, xz, x2-y2)"
@@ -50,12 +54,15 @@ class PredictionWriter:
         card: of the model.
         model: path or name of the model.
         source: file of the structures.
+        more: further attributes of the file.
 
     Raises:
         UserError: the disk refuses.
     """
 
-    def __init__(self, path: str | Path, card: ModelCard, model: str, source: str):
+    def __init__(
+        self, path: str | Path, card: ModelCard, model: str, source: str, more: Mapping[str, str] | None = None
+    ):
         self.path = Path(path)
         self.count = 0
         self._output = HDF5Output(path)
@@ -71,9 +78,10 @@ class PredictionWriter:
             "orbital_order": ORBITAL_ORDER,
             "units": json.dumps(units_of_file()),
             "hartree_in_ev": units.HARTREE,
+            **(more or {}),
         }
 
-    def add(self, index: int, prediction: Prediction) -> None:
+    def add(self, index: int, prediction: Prediction | SparsePrediction) -> None:
         """Write one structure's group, called by its 0-based index in the file of structures.
 
         Raises:
@@ -84,12 +92,19 @@ class PredictionWriter:
         self._output.check()
         self.count += 1
 
-    def _add(self, index: int, prediction: Prediction) -> None:
+    def _add(self, index: int, prediction: Prediction | SparsePrediction) -> None:
         group = self._output.file.create_group(f"{index:06d}")
         for q in predicted():
-            value = prediction.properties.get(q.field, getattr(prediction, q.field, None))
-            if value is not None:
+            value: Any = prediction.properties.get(q.field, getattr(prediction, q.field, None))
+            if scipy.sparse.issparse(value):
+                part = group.create_group(q.field)
+                part.attrs.update({"unit": _plain_unit(q), "sparse": "csr", "shape": value.shape})
+                for name in ("data", "indices", "indptr"):
+                    part.create_dataset(name, data=getattr(value, name), compression="gzip", shuffle=True)
+            elif value is not None:
                 group.create_dataset(q.field, data=value).attrs["unit"] = _plain_unit(q)
+        if isinstance(prediction, SparsePrediction):
+            group.create_dataset("mulliken_charges", data=prediction.mulliken_charges).attrs["unit"] = "e"
         group.attrs.update(
             {
                 "index": index,
@@ -123,11 +138,28 @@ class PredictionWriter:
         self._output.__exit__(kind, *error)
 
 
+def _read(data: h5py.Dataset | h5py.Group) -> np.ndarray | scipy.sparse.csr_array:
+    if isinstance(data, h5py.Dataset):
+        return data[()]
+    parts = tuple(data[name][()] for name in ("data", "indices", "indptr"))
+    return scipy.sparse.csr_array(parts, shape=tuple(int(n) for n in data.attrs["shape"]))
+
+
+def is_predictions(path: str | Path) -> bool:
+    """Whether a file holds predictions; False of what cannot be read."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return file.attrs.get("format") == FORMAT
+    except (OSError, RuntimeError):
+        return False
+
+
 def read_predictions(path: str | Path) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Structures of a file of predictions of any format, one by one.
 
     Yields:
-        index in the file of structures, and by name its datasets and its group's attributes (docs/predict.md).
+        index in the file of structures, and by name its datasets (sparse matrices as SciPy's CSR) and its group's
+        attributes (docs/predict.md).
 
     Raises:
         UserError: no such file, not one of predictions, of a newer format, or damaged.
@@ -144,7 +176,7 @@ def read_predictions(path: str | Path) -> Iterator[tuple[int, dict[str, np.ndarr
                 raise UserError(f"{path}: format {version} is newer than this package's {FORMAT_VERSION}; update it")
             for group in file.values():
                 attributes = dict(group.attrs)
-                yield int(attributes["index"]), attributes | {name: data[()] for name, data in group.items()}
+                yield int(attributes["index"]), attributes | {name: _read(data) for name, data in group.items()}
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         reason = f"cannot be read ({brief(error)})"
         raise UserError(f"{path}: {reason}; the file is damaged or of another kind, copy or write it again") from None

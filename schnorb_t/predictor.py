@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -20,8 +20,12 @@ from schnorb_t.nn.ensemble import EnsembleModel
 from schnorb_t.physics.eigen import orbitals_checked
 from schnorb_t.prediction import Origin, Prediction
 from schnorb_t.progress import progress_bar
+from schnorb_t.sparse_prediction import SparsePrediction
 from schnorb_t.structures import Structure, as_structure, check_structures, describe
 from schnorb_t.training.checkpoint import ModelCard, find_model, load_model
+
+#: Atoms above which H and S are sparse matrices.
+SPARSE_ABOVE = 1000
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
@@ -50,6 +54,8 @@ class Predictor:
         device: by default CUDA where there is one.
         dtype: of the network, ``torch.float32`` or ``torch.float64``; orbitals are always computed in float64.
         name: what to call it in pages and messages.
+        sparse_above: atoms (default: ``SPARSE_ABOVE``); larger molecules become a ``SparsePrediction``, others a
+            ``Prediction``.
     """
 
     def __init__(
@@ -59,10 +65,12 @@ class Predictor:
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         name: str = "",
+        sparse_above: int | None = None,
     ):
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
         self.device, self.card = choose_device(device), card
+        self.sparse_above = SPARSE_ABOVE if sparse_above is None else sparse_above
         self.origin = Origin(name, card.target, card.method, not isinstance(model, EnsembleModel))
         # float32 is what checkpoints hold; a cast would spoil the tables that are float64 in any case
         self.model = (model.double() if dtype == torch.float64 else model).to(self.device).eval()
@@ -102,7 +110,8 @@ class Predictor:
             progress: show a progress bar.
 
         Returns:
-            a ``Prediction``, or a list of them in input order.
+            a ``Prediction``, or a list of them in input order; in place of it a ``SparsePrediction`` for molecules of
+            more than ``sparse_above`` atoms.
 
         Raises:
             UserError: a structure that the model cannot treat (``schnorb_t.structures``), before any work.
@@ -132,7 +141,8 @@ class Predictor:
             indices: what to call each structure in the results and messages; its place in the list if left out.
 
         Yields:
-            for each batch the index and prediction of each of its molecules; large molecules come first.
+            for each batch the index and prediction of each of its molecules (``SparsePrediction`` above
+            ``sparse_above`` atoms); large molecules come first.
 
         Raises:
             UserError: as ``predict``.
@@ -141,7 +151,7 @@ class Predictor:
         structures = [as_structure(x) for x in structures]
         check_structures(structures, self.basis.elements, charges=self.charges)
         sizes = [len(atoms) for atoms in structures]
-        for places in batches_by_size(sizes, batch_size, self.device.type) if sizes else []:
+        for places in batches_by_size(sizes, batch_size, self.device.type, self.sparse_above) if sizes else []:
             yield from self._predict(structures, indices, places)
 
     def _predict(self, structures, indices, places) -> Iterator[list[tuple[int, Prediction]]]:
@@ -160,7 +170,7 @@ class Predictor:
         yield from self._predict(structures, indices, places[half:])
 
     @torch.no_grad()
-    def _predict_batch(self, structures: list[Structure], indices: list[int]) -> list[tuple[int, Prediction]]:
+    def _predict_batch(self, structures: list[Structure], indices: list[int]) -> list[tuple[int, Any]]:
         batch = structures_to_batch(
             [a.numbers for a in structures],
             [a.positions for a in structures],
@@ -169,6 +179,8 @@ class Predictor:
             [a.charge for a in structures],
         )
         batch = to_device(batch, self.device)
+        if len(structures) == 1 and len(structures[0]) > self.sparse_above and self.model.gives_sparse:
+            return [(indices[0], self._sparse(structures[0], batch))]
         out = self.model(batch)
         hamiltonian, overlap = out[keys.HAMILTONIAN].double(), out[keys.OVERLAP].double()
         names = [describe(i, a) for i, a in zip(indices, structures, strict=True)]
@@ -189,19 +201,41 @@ class Predictor:
             result.append((index, found))
         return result
 
+    def _sparse(self, atoms: Structure, batch: dict[str, torch.Tensor]) -> SparsePrediction:
+        """Of one large molecule."""
+        made = self.model.sparse_matrices(self.model.blocks(batch))
+        more = {} if (masses := atoms.isotope_masses) is None else {"masses": masses}
+        return SparsePrediction(
+            atoms.numbers.astype(np.int64),
+            atoms.positions.copy(),
+            self.basis,
+            made[keys.OVERLAP],
+            made[keys.HAMILTONIAN],
+            self.model.orthogonal,
+            atoms.name,
+            more,
+            self.origin,
+            atoms.charge,
+        )
+
     def __repr__(self):
         return f"Predictor of {self.basis} on {self.device}: {self.model.n_parameters():,} parameters"
 
 
-def load(model: str | Path, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32) -> Predictor:
+def load(
+    model: str | Path,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    sparse_above: int | None = None,
+) -> Predictor:
     """A trained model, ready to predict.
 
     Args:
         model: path of a checkpoint, or the name of a model that comes with the package (``"qm9"``).
-        device, dtype: see ``Predictor``.
+        device, dtype, sparse_above: see ``Predictor``.
 
     Raises:
         UserError: no such model, or not a checkpoint of this package.
     """
     path = find_model(model)
-    return Predictor(*load_model(path), device=device, dtype=dtype, name=path.stem)
+    return Predictor(*load_model(path), device=device, dtype=dtype, name=path.stem, sparse_above=sparse_above)

@@ -33,7 +33,16 @@ FLOORS = (
     {"structures"},
     {"data", "nn", "physics", "reference"},
     {"training"},
-    {"prediction", "prediction_file", "predictor", "energy_predictor", "interfaces", "active"},
+    {
+        "prediction",
+        "sparse_prediction",
+        "prediction_file",
+        "predictor",
+        "energy_predictor",
+        "shards",
+        "interfaces",
+        "active",
+    },
     {"commands", "__main__", "__init__", "fit", "predict", "evaluate", "export", "export_skf", "ensemble"},
 )
 #: Rooms of one floor that may read another of theirs; never both ways.
@@ -43,9 +52,15 @@ NEIGHBOURS = {
     ("interfaces", "predictor"),
     ("interfaces", "energy_predictor"),
     ("energy_predictor", "predictor"),  # devices
+    ("interfaces", "sparse_prediction"),
     ("active", "predictor"),  # a model's view of molecules decides which to label
     ("predictor", "prediction"),
     ("prediction_file", "prediction"),
+    ("sparse_prediction", "prediction"),
+    ("predictor", "sparse_prediction"),
+    ("prediction_file", "sparse_prediction"),
+    ("shards", "predictor"),
+    ("shards", "prediction_file"),
 }
 #: What doors of ``python -m`` call, whatever their floor.
 DOORS = ("schnorb_t.commands.run", "schnorb_t.commands.door")

@@ -1,4 +1,4 @@
-"""``schnorb_t merge a.h5 b.h5 -o both.h5``: several stores of one target and level -> one."""
+"""``schnorb_t merge a.h5 b.h5 -o both.h5``: several stores of one target and level, or shards of predictions -> one."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from schnorb_t.data.store import Header, MoleculeRecord, Store, StoreWriter, jou
 from schnorb_t.data.validation import ENERGY_TOLERANCE
 from schnorb_t.errors import UserError
 from schnorb_t.files import removed_at_the_end
+from schnorb_t.prediction_file import is_predictions
 from schnorb_t.progress import tracked
 from schnorb_t.structures import graph_key
 
@@ -82,26 +83,36 @@ def _refuse_contradictions(stores: list[Store]) -> None:
 
 
 def merge(files: list[Path], *, output: Path) -> dict[str, Any]:
-    """Several files of one target and level -> one, for training on all of them.
+    """Several files of one target and level -> one, for training on all of them; or shards of predictions -> one file.
 
         schnorb_t merge data/qm9_wqao.h5 schnorb_t/data/sample/sample.h5 -o data/merged.h5
+        schnorb_t merge out-*-of-00016.h5 -o out.h5
+
+    Shards of ``schnorb_t predict --shards N`` become the file that a run without ``--shards`` writes.
 
     The basis becomes that of all elements together. Splits are kept, but a molecule (equal group, or equal elements and
     bonds) that stands in another file's test split is left out of training and validation, and one of another file's
     validation out of training: it would spoil them.
 
     Args:
-        files: the stores to merge
+        files: the stores, or all shards of a run, to merge
         output: HDF5 file to write
 
     Returns:
-        ``output``, ``molecules`` (count), ``left_out`` (names).
+        ``output``, ``molecules`` (count), ``left_out`` (names), ``predictions`` (whether they were shards).
 
     Raises:
-        UserError: see ``merged_header``; a name twice; a geometry with two energies; the output exists.
+        UserError: see ``merged_header``; a name twice; a geometry with two energies; a shard is missing or of another
+            run; the output exists.
     """
     if output.exists() or journal_path(output).exists():
         raise UserError(f"{output}: exists; remove it or choose another name")
+    if any(is_predictions(path) for path in files):
+        from schnorb_t.files import check_output
+        from schnorb_t.shards import merge_shards
+
+        count = merge_shards(files, check_output(output, files))
+        return {"output": str(output), "molecules": count, "left_out": [], "predictions": True}
     stores = [Store(path) for path in files]
     header = merged_header(stores)
     names = [str(name) for store in stores for name in store.names]
@@ -125,11 +136,12 @@ def merge(files: list[Path], *, output: Path) -> dict[str, Any]:
                     continue
                 writer.add(MoleculeRecord(**{**record.values, "order": order}))
                 order += 1
-    return {"output": str(output), "molecules": order, "left_out": left_out}
+    return {"output": str(output), "molecules": order, "left_out": left_out, "predictions": False}
 
 
 def show(result: dict[str, Any]) -> None:
     """Print what ``merge`` returned."""
-    print(f"{result['output']}: {result['molecules']} molecules")
+    what = "predicted structures" if result["predictions"] else "molecules"
+    print(f"{result['output']}: {result['molecules']} {what}")
     if left_out := result["left_out"]:
         print(f"left out, because another file tests or validates with the same molecule: {', '.join(left_out)}")

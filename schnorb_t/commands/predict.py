@@ -37,6 +37,9 @@ def predict(
     broadening: PositiveFloat = 0.3,
     plot_limit: PositiveInt = 200,
     doubt_above: PositiveFloat = 0.15,
+    shards: PositiveInt | None = None,
+    workers: PositiveInt | None = None,
+    scheduler: str | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
     """Predict Hamiltonian, overlap and orbital energies of closed-shell molecules.
@@ -60,6 +63,10 @@ def predict(
         plot_limit: draw pictures of so many structures only, the first ones
         doubt_above: eV; name structures whose HOMO or LUMO has a larger standard deviation (models that know doubt);
             beyond twice that a prediction is not to be trusted
+        shards: for very many structures: write so many files OUT-00000-of-N.h5 ...; killed, the same command continues,
+            and ``schnorb_t merge`` joins them into the file that one run writes
+        workers: with --shards: processes on this machine, one thread each (default: this process alone)
+        scheduler: with --shards: address or file of a dask.distributed scheduler, whose workers make the shards
         force: overwrite the output and files in the folders
 
     Returns:
@@ -74,6 +81,7 @@ def predict(
     from schnorb_t.prediction_file import PredictionWriter, check_output
     from schnorb_t.predictor import load
     from schnorb_t.progress import progress_bar
+    from schnorb_t.sparse_prediction import SparsePrediction
     from schnorb_t.structures import StructureFile, check_structures
     from schnorb_t.training.checkpoint import find_model
 
@@ -81,6 +89,29 @@ def predict(
         raise UserError("--reference is only drawn; add --plot DIR")
     if output is None and not any((html, molden, dftbplus, plot)):
         raise UserError("nothing to write: name a file with -o OUT.h5, or a folder of pages to look at with --html DIR")
+    if (workers or scheduler) and not shards:
+        raise UserError("--workers and --scheduler make shards; say how many with --shards N")
+    if workers and scheduler:
+        raise UserError("--workers are processes of this machine, --scheduler has its own; give one of them")
+    if shards:
+        if output is None or any((html, molden, dftbplus, plot, cube)):
+            raise UserError("--shards writes predictions alone: give -o OUT.h5 and no folder")
+        from schnorb_t.commands.predict_shards import predict_shards
+
+        return predict_shards(
+            model,
+            structures,
+            output,
+            shards,
+            skip_bad=skip_bad,
+            batch_size=batch_size,
+            device=device,
+            workers=workers,
+            scheduler=scheduler,
+            doubt_above=doubt_above,
+            force=force,
+            shown=SHOWN,
+        )
     if output is None and cube:
         raise UserError("--cube writes beside the output: add -o OUT.h5")
     if output is not None:
@@ -128,6 +159,9 @@ def predict(
         )
         with progress_bar(len(sound), "predicting") as advance:
             for index, prediction in _named(structures, batches):
+                if exports and isinstance(prediction, SparsePrediction):
+                    name = f"structure {index}, {len(prediction.atomic_numbers):,} atoms"
+                    raise UserError(f"{structures}, {name}: only -o OUT.h5 takes molecules this large; leave it out")
                 if writer:
                     writer.add(index, prediction)
                 export(index, prediction)
@@ -249,6 +283,11 @@ def show(result: dict[str, Any]) -> None:
     skipped = f", {result['skipped']:,} skipped" if result["skipped"] else ""
     milliseconds = 1e3 * result["seconds"] / n
     what = result["output"] or "predicted"
+    if shards := result.get("shards"):
+        what = f"{shards[0]} and {len(shards) - 1:,} more" if len(shards) > 1 else shards[0]
     line(f"{what}: {n:,} structures{skipped}, {milliseconds:.1f} ms each on {result['device']}")
+    if shards:
+        files = f"{Path(result['output']).with_suffix('')}-*-of-{len(shards):05d}.h5"
+        line(f"schnorb_t merge {files} -o {result['output']} joins them")
     if result["open"]:
         line(f"open {result['open']} in a browser")

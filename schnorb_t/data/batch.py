@@ -6,12 +6,27 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from schnorb_t import keys
 from schnorb_t.basis import Basis
 from schnorb_t.data.records import MoleculeRecord
 from schnorb_t.keys import Quantity
+
+#: Atoms from which on neighbours are looked for in a k-d tree instead of among all pairs.
+LARGE = 400
+
+
+def _all_pairs(n_atoms: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ordered pairs (i, j), i and j different atoms of one molecule, of molecules that begin at ``first``; sorted."""
+    partners = np.repeat(n_atoms, n_atoms)  # of each atom, itself included
+    within = np.arange(partners.sum()) - np.repeat(np.cumsum(partners) - partners, partners)
+    atoms = np.arange(n_atoms.sum()) + np.repeat(first - (np.cumsum(n_atoms) - n_atoms), n_atoms)
+    i = np.repeat(atoms, partners)
+    j = np.repeat(np.repeat(first, n_atoms), partners) + within
+    keep = i != j
+    return i[keep], j[keep]
 
 
 def pair_list(n_atoms: np.ndarray, positions: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
@@ -26,14 +41,18 @@ def pair_list(n_atoms: np.ndarray, positions: np.ndarray, cutoff: float) -> tupl
         ``pair_index`` [2, P], sorted by (i, j), and ``reverse`` [P], the place of (j, i).
     """
     n_atoms = np.asarray(n_atoms, dtype=np.int64)
-    first = np.concatenate(([0], np.cumsum(n_atoms)[:-1]))
-    partners = np.repeat(n_atoms, n_atoms)  # of each atom, itself included
-    i = np.repeat(np.arange(len(partners)), partners)
-    start = np.repeat(first, n_atoms)
-    within = np.arange(len(i)) - np.repeat(np.cumsum(partners) - partners, partners)
-    j = start[i] + within
-    keep = i != j
-    i, j = i[keep], j[keep]
+    first = np.cumsum(n_atoms) - n_atoms
+    large = n_atoms >= LARGE
+    i, j = _all_pairs(n_atoms[~large], first[~large])
+    if large.any():
+        found = [np.stack((i, j), 1)]
+        for start, n in zip(first[large], n_atoms[large], strict=True):
+            # a little farther than the cutoff: which pairs are within it is decided below, as for small molecules
+            near = cKDTree(positions[start : start + n]).query_pairs(cutoff * (1 + 1e-9), output_type="ndarray") + start
+            found += [near, near[:, ::-1]]
+        i, j = np.concatenate(found).T
+        order = np.argsort(i * len(positions) + j)
+        i, j = i[order], j[order]
     close = np.linalg.norm(positions[i] - positions[j], axis=1) < cutoff
     i, j = i[close], j[close]
     code, reverse = i * len(positions) + j, j * len(positions) + i

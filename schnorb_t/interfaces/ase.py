@@ -22,6 +22,7 @@ from schnorb_t.physics.charges import lowdin_charges, lowdin_density
 from schnorb_t.physics.dipole import atomic_dipoles, dipole_from_charges, onsite_position_integrals
 from schnorb_t.prediction import Prediction
 from schnorb_t.predictor import Predictor
+from schnorb_t.sparse_prediction import SparsePrediction
 from schnorb_t.structures import NEUTRAL, as_structure, check_structure
 from schnorb_t.training.checkpoint import find_model, load_network
 from schnorb_t.units import BOHR, HARTREE, angstrom_to_bohr
@@ -58,18 +59,19 @@ def dipole_moment(prediction: Prediction) -> np.ndarray:
     return dipole_from_charges(charges, positions, torch.zeros_like(z), 1, dipoles)[0].numpy() * BOHR
 
 
-def results_of(prediction: Prediction) -> dict[str, float | np.ndarray]:
+def results_of(prediction: Prediction | SparsePrediction) -> dict[str, float | np.ndarray]:
     """A prediction in ASE's units: ``homo``, ``lumo``, ``gap`` (eV), ``orbital_energies`` [m] (eV, ascending),
     ``charges`` [n] (Mulliken, e), ``dipole`` [3] (e*Å, approximate: ``dipole_moment``); of a model that knows doubt
-    also ``orbital_energy_spread`` [m] and ``doubt`` (eV)."""
+    also ``orbital_energy_spread`` [m] and ``doubt`` (eV); of a large molecule only the first three and the charges."""
     results: dict[str, float | np.ndarray] = {
         "homo": prediction.homo * HARTREE,
         "lumo": prediction.lumo * HARTREE,
         "gap": prediction.gap * HARTREE,
-        "orbital_energies": prediction.orbital_energies * HARTREE,
         "charges": prediction.mulliken_charges,
-        "dipole": dipole_moment(prediction),
     }
+    if isinstance(prediction, SparsePrediction):
+        return results
+    results |= {"orbital_energies": prediction.orbital_energies * HARTREE, "dipole": dipole_moment(prediction)}
     if prediction.orbital_energy_spread is not None:
         results["orbital_energy_spread"] = prediction.orbital_energy_spread * HARTREE
         if prediction.doubt is not None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import scipy.sparse
 from torch import Tensor, nn
 
 from schnorb_t.basis import Basis
@@ -169,6 +170,16 @@ class MatrixNetwork(Network):
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """``hamiltonian`` (Eh) and ``overlap``, padded float64 [B, M, M], from ``data.batch.structures_to_batch``."""
         return self.matrices(self.blocks(batch), batch)
+
+    @property
+    def gives_sparse(self) -> bool:
+        """Whether it has ``sparse_matrices``."""
+        return False
+
+    def sparse_matrices(self, blocks: dict[str, BlockMatrix]) -> dict[str, scipy.sparse.csr_array]:
+        """Blocks of one molecule -> ``hamiltonian`` (Eh; of an ``orthogonal`` network in Löwdin's orthogonal functions)
+        and positive definite ``overlap``, as ``matrices`` gives them, without anything dense."""
+        raise NotImplementedError(f"{self.name} has no sparse matrices")
 
     def standard_deviations(
         self, out: dict[str, Tensor], energies: Tensor, coefficients: Tensor, mask: Tensor

@@ -76,16 +76,28 @@ class Electrostatics(nn.Module):
         batch = g.batch
         n, a = batch[keys.ATOM_MASK].shape
         place, mask = batch[keys.ATOM_PLACE], batch[keys.ATOM_MASK]
-        dtype = x["0e"].dtype
 
         def dense(t: Tensor) -> Tensor:
             return t.new_zeros(n * a, *t.shape[1:]).index_copy(0, place, t).reshape(n, a, *t.shape[1:])
 
         q, d = dense(self.charges(x, g)), dense(self.dipole(x["1o"]))
         r = dense(batch[keys.POSITIONS].double()) / BOHR
-        # differences before rounding, so that translation costs nothing
-        r = r[:, :, None] - r[:, None]
         others = mask[:, :, None] & mask[:, None] & ~torch.eye(a, dtype=torch.bool, device=r.device)
+        v, e = self.potential_at(r, others, q, d, r)
+        return v.flatten(0, 1)[place], e.flatten(0, 1)[place]
+
+    def potential_at(self, points: Tensor, others: Tensor, q: Tensor, d: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+        """Potential [B, T, C] and field [B, T, 3, C] of charges and dipoles.
+
+        Args:
+            points: [B, T, 3], Bohr, float64.
+            others: [B, T, A] bool, which atoms act on a point.
+            q, d: [B, A, C] and [B, A, 3, C], charges and dipoles.
+            r: [B, A, 3], Bohr, float64, of the atoms.
+        """
+        dtype = q.dtype
+        # differences before rounding, so that translation costs nothing
+        r = points[:, :, None] - r[:, None]
         distance = torch.where(others, r.square().sum(-1), 1.0).sqrt().to(dtype)[..., None]
         r = r.roll(-1, -1).to(dtype)
         kernels = smeared_coulomb(distance, self.log_width.exp().to(dtype))
@@ -93,7 +105,7 @@ class Electrostatics(nn.Module):
         dr = torch.einsum("njxc,nijx->nijc", d, r)
         v = (q[:, None] * k + dr * k1).sum(2)
         e = torch.einsum("nijc,nijx->nixc", q[:, None] * k1 - dr * k2, r) - torch.einsum("njxc,nijc->nixc", d, k1)
-        return v.flatten(0, 1)[place], e.flatten(0, 1)[place]
+        return v, e
 
     def extra_repr(self):
         """What ``print(model)`` shows of it."""

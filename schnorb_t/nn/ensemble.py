@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 
+import scipy.sparse
 import torch
 from torch import Tensor, nn
 
@@ -93,6 +94,15 @@ class EnsembleModel(MatrixNetwork):
     def matrices(self, blocks: dict[str, BlockMatrix], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """As ``MatrixModel.matrices``."""
         return self.members[0].matrices(blocks, batch)
+
+    @property
+    def gives_sparse(self) -> bool:
+        """As ``MatrixModel``."""
+        return True
+
+    def sparse_matrices(self, blocks: dict[str, BlockMatrix]) -> dict[str, scipy.sparse.csr_array]:
+        """As ``MatrixModel.sparse_matrices``."""
+        return self.members[0].sparse_matrices(blocks)
 
     def learned_matrices(self, blocks: dict[str, BlockMatrix], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """As ``MatrixModel.learned_matrices``."""

@@ -155,7 +155,10 @@ class Interaction(nn.Module):
 
     def forward(self, x: Features, g: PairGeometry) -> Features:
         """Features of atoms and the geometry of pairs -> features of atoms after one round of messages."""
-        g = g.near(self.cutoff)
+        return self.update(x, self.gather(x, g.near(self.cutoff)))
+
+    def gather(self, x: Features, g: PairGeometry) -> Features:
+        """The sum of the messages of these pairs at every atom."""
         i, j = g.batch[keys.PAIR_INDEX]
         dtype = x["0e"].dtype
         distance = g.distance.to(dtype)
@@ -171,6 +174,10 @@ class Interaction(nn.Module):
         for name, l, _, channels in self.from_frame.items:
             if name not in gathered:
                 gathered[name] = x["0e"].new_zeros(n, 2 * l + 1, channels)
+        return gathered
+
+    def update(self, x: Features, gathered: Features) -> Features:
+        """Features of atoms after messages."""
         gathered = self.message_linear(gathered)
         y = add(add(self.self_linear(x), gathered), self.product(gathered))
         s, gates = self.gate(y["0e"][:, 0]).split((self.scalars, sum(self.gate_widths)), 1)

@@ -96,28 +96,46 @@ class MatrixProduct(nn.Module):
         place, a = batch[keys.ATOM_PLACE], batch[keys.ATOM_MASK].shape[1]
         return place * a + place - batch[keys.MOLECULE] * a
 
+    def turns(self, g: PairGeometry, dtype: torch.dtype) -> Tensor:
+        """[P, K^2, K^2]: blocks in the bond frame -> molecule on flattened blocks, B' = D^T B D, D = 1 + D^1."""
+        turn, k = slot_rotations(g.rotations(dtype), LAYOUT), self.onsite.k
+        return (turn[:, :, None, :, None] * turn[:, None, :, None, :]).reshape(-1, k * k, k * k)
+
+    def weights(self, g: PairGeometry, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Filters of X and Y [P, 2C], 0 at the cutoff, and of what the blocks of Z return to pairs."""
+        distance = g.distance.to(dtype)
+        sizes = 2 * self.channels, sum(self.to_pairs.widths_in)
+        filters, back = self.filters(g.element_i, g.element_j, distance).split(sizes, 1)
+        return filters * polynomial_cutoff(distance, self.cutoff, self.cutoff_power)[:, None], back
+
+    def factors(self, pairs: O2Features, filters: Tensor, turn: Tensor) -> Tensor:
+        """Blocks of X and Y between atoms, [P, 2C, K^2], in the molecule's frame."""
+        return (self.offsite(pairs).flatten(2).transpose(0, 1) * filters[..., None]) @ turn
+
+    def to_pair_features(self, z: Tensor, back: Tensor, turn: Tensor) -> O2Features:
+        """Blocks of Z [P, C, K^2] -> what they add to the features of pairs."""
+        return self.to_pairs(o2_scale(self.offsite.features(z @ turn.mT), back))
+
+    def to_atom_features(self, x: Features, own: Tensor) -> Features:
+        """Features of atoms and their own blocks of Z [N, C, K^2] -> features."""
+        parts = {}
+        for name in self.names:
+            y = own @ getattr(self, f"diagonal_{name}").to(own.dtype).T  # [N, C, (2l+1) couplings]
+            parts[name] = y.unflatten(2, (2 * int(name[0]) + 1, -1)).transpose(1, 2).flatten(2)
+        return add(x, self.product(add(self.mix(x), self.to_atoms(parts))))
+
     def forward(self, x: Features, pairs: O2Features, g: PairGeometry) -> tuple[Features, O2Features]:
         """Features of atoms and of pairs -> what products of matrices add to both."""
         batch, dtype, c, k = g.batch, x["0e"].dtype, self.channels, self.onsite.k
         n, a = batch[keys.ATOM_MASK].shape
-        distance = g.distance.to(dtype)
-        filters, back = self.filters(g.element_i, g.element_j, distance).split((2 * c, sum(self.to_pairs.widths_in)), 1)
-        filters = filters * polynomial_cutoff(distance, self.cutoff, self.cutoff_power)[:, None]
-        # block in the bond frame -> molecule as one matrix on flattened blocks: B' = D^T B D, D = 1 + D^1
-        turn = slot_rotations(g.rotations(dtype), LAYOUT)
-        turn = (turn[:, :, None, :, None] * turn[:, None, :, None, :]).reshape(-1, k * k, k * k)
-        offsite = (self.offsite(pairs).flatten(2).transpose(0, 1) * filters[..., None]) @ turn
-        dense = self._dense(self.onsite(x, g.element), offsite, batch)
+        filters, back = self.weights(g, dtype)
+        turn = self.turns(g, dtype)
+        dense = self._dense(self.onsite(x, g.element), self.factors(pairs, filters, turn), batch)
         z = (dense[:, :c] @ dense[:, c:]).reshape(n, c, a, k, a, k).permute(0, 2, 4, 1, 3, 5)
         z = z.reshape(n * a * a, c, k * k)
-        seen = self.offsite.features(z[batch[keys.PAIR_PLACE]] @ turn.mT)
-        pairs = [u + v for u, v in zip(pairs, self.to_pairs(o2_scale(seen, back)), strict=True)]
-        own = z[self._diagonal(batch)]
-        parts = {}
-        for name in self.names:
-            y = own @ getattr(self, f"diagonal_{name}").to(dtype).T  # [N, C, (2l+1) couplings]
-            parts[name] = y.unflatten(2, (2 * int(name[0]) + 1, -1)).transpose(1, 2).flatten(2)
-        return add(x, self.product(add(self.mix(x), self.to_atoms(parts)))), pairs
+        more = self.to_pair_features(z[batch[keys.PAIR_PLACE]], back, turn)
+        pairs = [u + v for u, v in zip(pairs, more, strict=True)]
+        return self.to_atom_features(x, z[self._diagonal(batch)]), pairs
 
     def extra_repr(self):
         """What ``print(model)`` shows of it."""

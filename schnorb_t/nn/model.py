@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import scipy.sparse
 import torch
 from ase.data import chemical_symbols
 from e3nn import o3
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from schnorb_t import keys
 from schnorb_t.basis import Basis
 from schnorb_t.block_matrix import BlockMatrix
-from schnorb_t.linalg import padded_matrix_powers
+from schnorb_t.linalg import lowest_relative_eigenvalue, padded_matrix_powers
+from schnorb_t.nn import large
 from schnorb_t.nn.base import DensityMatrix, MatrixNetwork, Transfer
 from schnorb_t.nn.blocks import OffsiteBlocks, OnsiteBlocks
 from schnorb_t.nn.constants import Constants
@@ -37,6 +39,7 @@ from schnorb_t.nn.overlap import (
     FreeAtomOverlap,
     from_orthogonal,
     positive_definite,
+    shrink,
     to_orthogonal,
 )
 from schnorb_t.nn.pair import O2Residual, PairFeatures
@@ -287,6 +290,11 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
             a projected basis ``overlap_change`` and, of a model that knows doubt and is not in training,
             ``hamiltonian_deviations`` with one more axis in front.
         """
+        alone = len(batch[keys.N_ATOMS]) == 1 and batch[keys.PAIR_INDEX].shape[1] >= large.FROM_PAIRS
+        # the pieces are made of the parts of this class; one derived from it may have others
+        ours = type(self).features is MatrixModel.features and type(self).blocks_from is MatrixModel.blocks_from
+        if alone and ours and self.ions is None and not torch.is_grad_enabled():
+            return large.LargeMolecule(self, batch).blocks()
         return self.blocks_from(self.features(batch), batch)
 
     def blocks_from(
@@ -338,6 +346,21 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
         if "hamiltonian_deviations" in blocks:
             out[keys.HAMILTONIAN_DEVIATIONS] = blocks["hamiltonian_deviations"].padded()
         return out
+
+    @property
+    def gives_sparse(self) -> bool:
+        """See ``MatrixNetwork.gives_sparse``."""
+        return True
+
+    def sparse_matrices(self, blocks: dict[str, BlockMatrix]) -> dict[str, scipy.sparse.csr_array]:
+        """See ``MatrixNetwork.sparse_matrices``."""
+        (hamiltonian,), (overlap,) = blocks["hamiltonian"].sparse(), blocks["overlap0"].sparse()
+        if self.basis.projected:
+            (change,) = blocks["overlap_change"].sparse()
+            start, limit = self.constants.shrink_orthogonal if self.orthogonal else self.constants.shrink
+            lowest = lowest_relative_eigenvalue(change, overlap, -start)
+            overlap = overlap + float(shrink(torch.tensor(-lowest, dtype=torch.float64), start, limit)) * change
+        return {keys.HAMILTONIAN: hamiltonian, keys.OVERLAP: scipy.sparse.csr_array(overlap)}
 
     def learned_matrices(self, blocks: dict[str, BlockMatrix], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Blocks -> what losses compare, padded float64 [B, M, M].

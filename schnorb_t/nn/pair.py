@@ -75,8 +75,10 @@ class PairFeatures(nn.Module):
         self.residuals = nn.ModuleList(O2Residual(widths) for _ in range(layers + 1))
         self.products = nn.ModuleList(O2Product(widths, widths, product_channels) for _ in range(layers))
 
-    def forward(self, x: Features, g: PairGeometry, more: O2Features | None = None) -> O2Features:
-        """``more``: what else is known of the pairs, with the same widths."""
+    def forward(
+        self, x: Features, g: PairGeometry, more: O2Features | None = None, third: Features | None = None
+    ) -> O2Features:
+        """``more``: what else is known of the pairs, of the same widths; ``third``: what ``triangles`` gives."""
         i, j = g.batch[keys.PAIR_INDEX]
         dtype = x["0e"].dtype
         wigner = g.rotations(dtype)
@@ -84,8 +86,9 @@ class PairFeatures(nn.Module):
         first, *rest, bond = weights.split((*self.filter_widths, self.widths[0]), 1)
         seen = self.to_frame(x, wigner, i, j)
         if self.triangles is not None:
-            third = self.triangles_to_frame(self.triangles(x, g), wigner)
-            seen = [torch.cat((s, third[k]), -1) if k < len(third) else s for k, s in enumerate(seen)]
+            third = self.triangles(x, g) if third is None else third
+            frame = self.triangles_to_frame(third, wigner)
+            seen = [torch.cat((s, frame[k]), -1) if k < len(frame) else s for k, s in enumerate(seen)]
         h = self.mix(o2_scale(seen, first))
         h[0] = h[0] + bond
         if more is not None:

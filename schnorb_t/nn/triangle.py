@@ -9,7 +9,7 @@ equivariant), so no list of triples is built.
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from schnorb_t import keys
 from schnorb_t.nn.constants import Constants, today
@@ -47,12 +47,10 @@ class Triangles(nn.Module):
         self.filters = RadialMLP(n_elements, cutoff, n_radial, hidden, channels * (l_max + 2), constants)
         self.third = nn.Linear(scalars, channels)
 
-    def forward(self, x: Features, g: PairGeometry) -> Features:
-        """Features of atoms and the geometry of pairs -> what third atoms add to each pair."""
-        batch = g.batch
-        k = batch[keys.PAIR_INDEX][1]
-        n, a = batch[keys.ATOM_MASK].shape
-        dtype, place = x["0e"].dtype, batch[keys.PAIR_PLACE]
+    def factors(self, x: Features, g: PairGeometry) -> tuple[Tensor, Tensor]:
+        """a(i, k) Y(r_ik) [P, (l_max+1)^2, C] and b(j, k) [P, C] of pairs (i, k) and (j, k); 0 beyond the cutoff."""
+        k = g.batch[keys.PAIR_INDEX][1]
+        dtype = x["0e"].dtype
         distance = g.distance.to(dtype)
         weights = self.filters(g.element_i, g.element_j, distance)
         weights = weights * polynomial_cutoff(distance, self.cutoff, self.cutoff_power)[:, None]
@@ -61,6 +59,19 @@ class Triangles(nn.Module):
         # Y^l of the bond is the m = 0 row of the rotation into its frame
         harmonics = [g.wigner[l][:, l].to(dtype) for l in range(self.l_max + 1)]
         near_i = torch.cat([(w * third)[:, None] * y[:, :, None] for w, y in zip(first, harmonics, strict=True)], 1)
+        return near_i, second
+
+    def named(self, total: Tensor) -> Features:
+        """[P, (l_max+1)^2, C] of pairs, cut into tensors of each l."""
+        sizes = [2 * l + 1 for l in range(self.l_max + 1)]
+        names = [f"{l}{'eo'[l % 2]}" for l in range(self.l_max + 1)]
+        return dict(zip(names, total.split(sizes, 1), strict=True))
+
+    def forward(self, x: Features, g: PairGeometry) -> Features:
+        """Features of atoms and the geometry of pairs -> what third atoms add to each pair."""
+        place = g.batch[keys.PAIR_PLACE]
+        n, a = g.batch[keys.ATOM_MASK].shape
+        near_i, second = self.factors(x, g)
         m = near_i.shape[1]
         # [B, C, i m, k] @ [B, C, k, j]
         left = near_i.new_zeros(n * a * a, m, self.channels).index_copy(0, place, near_i)
@@ -68,10 +79,7 @@ class Triangles(nn.Module):
         right = second.new_zeros(n * a * a, self.channels).index_copy(0, place, second)
         right = right.reshape(n, a, a, self.channels).permute(0, 3, 2, 1)
         total = (left @ right).reshape(n, self.channels, a, m, a).permute(0, 2, 4, 3, 1)
-        total = total.reshape(n * a * a, m, self.channels)[place]
-        sizes = [2 * l + 1 for l in range(self.l_max + 1)]
-        names = [f"{l}{'eo'[l % 2]}" for l in range(self.l_max + 1)]
-        return dict(zip(names, total.split(sizes, 1), strict=True))
+        return self.named(total.reshape(n * a * a, m, self.channels)[place])
 
     def extra_repr(self):
         """What ``print(model)`` shows of it."""

@@ -68,8 +68,12 @@ def bonds(atomic_numbers: np.ndarray, positions: np.ndarray) -> frozenset[tuple[
         positions: [n, 3], Å.
     """
     radius = covalent_radii[np.asarray(atomic_numbers)]
-    distance = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-    i, j = np.nonzero(np.triu(distance < BOND_FACTOR * (radius[:, None] + radius[None]), 1))
+    positions = np.asarray(positions, dtype=np.float64).reshape(-1, 3)
+    longest = BOND_FACTOR * 2 * radius.max(initial=0.0)
+    pairs = cKDTree(positions).query_pairs(longest, output_type="ndarray") if len(radius) else np.zeros((0, 2), int)
+    i, j = pairs[np.lexsort(pairs.T[::-1])].T
+    close = np.linalg.norm(positions[i] - positions[j], axis=-1) < BOND_FACTOR * (radius[i] + radius[j])
+    i, j = i[close], j[close]
     return frozenset(zip(i.tolist(), j.tolist(), strict=True))
 
 
