@@ -175,7 +175,7 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def check_output(path: str | Path, inputs: Iterable[Path] = (), force: bool = False) -> Path:
+def check_output(path: str | Path, inputs: Iterable[str | Path] = (), force: bool = False) -> Path:
     """Find out before any work whether a file can be written there.
 
     Args:
@@ -191,7 +191,7 @@ def check_output(path: str | Path, inputs: Iterable[Path] = (), force: bool = Fa
             ``force``).
     """
     path = Path(path)
-    if any(p.exists() and path.exists() and p.samefile(path) for p in inputs):
+    if any(p.exists() and path.exists() and p.samefile(path) for p in map(Path, inputs)):
         raise UserError(f"{path}: is an input of this command; name another output")
     if path.is_dir():
         raise UserError(f"{path}: is a folder; name a file")

@@ -60,6 +60,10 @@ class MessageGeometry:
     wigner: list[Tensor]
     _cast: dict[torch.dtype, list[Tensor]] = field(default_factory=dict)
 
+    def near(self, cutoff: float) -> MessageGeometry:
+        """Itself: it has no pairs but those that messages are for (``nn.geometry.PairGeometry.near``)."""
+        return self
+
     def rotations(self, dtype: torch.dtype) -> list[Tensor]:
         """The D^l in the network's precision."""
         if dtype not in self._cast:
