@@ -32,7 +32,7 @@ from schnorb_t.structures import as_structure, fault_of, read_structures
 from schnorb_t.training.checkpoint import load_single, write_checkpoint
 from schnorb_t.training.run import train
 from schnorb_t.training.transfer import Taken, start_from
-from tests.reference.orca_examples import orca_json, write_json
+from tests.reference.orca_examples import orca_json, orca_text, write_json
 
 pyscf = pytest.importorskip("pyscf")
 TETRAHEDRON = 0.5936 * np.array([[0, 0, 0], [1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]])
@@ -147,18 +147,23 @@ def test_an_ion_at_its_molecules_geometry_is_no_contradiction(folder):
         assert sorted(store.total_charges.tolist()) == [-2, -2, 0]
 
 
-def test_orca(tmp_path):
-    """A JSON file of ORCA 6 of an ion: imported with its charge."""
+@pytest.mark.parametrize("suffix", ["json", "out"])
+def test_orca(tmp_path, suffix):
+    """A JSON file of ORCA 6, and a printed output, of an ion: imported with its charge."""
     mol = pyscf.gto.M(atom=list(zip("OH", IONS["hydroxide"][1], strict=True)), basis="def2-SVP", charge=-1, verbose=0)
     mf = pyscf.scf.RHF(mol)
     mf.conv_tol = 1e-11
     mf.kernel()
-    write_json(tmp_path / "oh.json", orca_json(mf))
-    (report,) = import_orca(find_jobs([tmp_path / "oh.json"]), tmp_path / "orca.h5")
+    path = tmp_path / f"oh.{suffix}"
+    if suffix == "json":
+        write_json(path, orca_json(mf))
+    else:
+        path.write_text(orca_text(mf))
+    (report,) = import_orca(find_jobs([path]), tmp_path / "orca.h5")
     assert report.molecule, report.reason
     with Store(tmp_path / "orca.h5") as store:
         assert store[0].charge == -1 and store[0].n_electrons == 10
-        assert np.abs(store[0].large_basis_energies - mf.mo_energy).max() < 1e-6
+        assert np.abs(store[0].large_basis_energies - mf.mo_energy).max() < 1e-5
 
 
 @pytest.fixture(scope="module")

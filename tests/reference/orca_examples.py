@@ -165,7 +165,7 @@ def orca_text(mf, fock: bool = False, matrices: bool = True) -> str:
         f" Total Charge           Charge          ....   {o.mol.charge:2d}",
         " Multiplicity           Mult            ....    1",
     ]
-    out += [f" Number of Electrons    NEL             .... {sum(o.numbers):4d}"]
+    out += [f" Number of Electrons    NEL             .... {o.mol.nelectron:4d}"]
     out += [f" Basis Dimension        Dim             .... {n:4d}", ""]
     heads = [f"{k:7d}    " for k in range(n)]
     if matrices:
