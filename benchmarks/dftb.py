@@ -159,6 +159,7 @@ def main() -> None:
     parser.add_argument("--skf", type=Path, required=True, help="folder of the Slater-Koster set")
     parser.add_argument("--iso34", type=Path, required=True, help="folder of ISO34")
     parser.add_argument("--order", type=int, default=3, choices=(2, 3))
+    parser.add_argument("--repulsion", type=Path, help="network in place of the set's repulsion, beside it")
     parser.add_argument("--relax", action="store_true", help="also relax the isomers with DFTB")
     parser.add_argument("--dynamics", type=float, default=0.0, metavar="PS", help="ps of dynamics, of CH3OH")
     parser.add_argument("--out", type=Path, default=Path("results/dftb"), help="writes OUT.json and OUT.png")
@@ -171,6 +172,9 @@ def main() -> None:
         name: lambda: dftb_energies(isomers, calculator),
         "GFN2-xTB": lambda: gfn2_energies(isomers),
     }
+    if args.repulsion:
+        learned = DFTB(args.skf, order=args.order, repulsion=args.repulsion)
+        sources[f"{name}, learned repulsion"] = lambda: dftb_energies(isomers, learned)
     if args.relax:
         sources[f"{name}, relaxed"] = lambda: dftb_energies(relaxed(isomers, calculator), calculator)
     methods, console = {}, Console()

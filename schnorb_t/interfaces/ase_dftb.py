@@ -38,8 +38,9 @@ class DFTB(Calculator):
         charge: e, of the whole molecule. ``atoms.info["charge"]`` goes before it.
         smearing: Eh, width of Fermi-Dirac filling (k_B T), or a ``Smearing``; 0 for none.
         shell_resolved, hubbard_derivatives, damping_exponent: see ``schnorb_t.physics.dftb.DFTB``.
-        repulsion: instead of the set's own: a function or module, batch -> [B] Eh, differentiable in the positions of
-            the batch (``schnorb_t.physics.energies.RepulsiveEnergy``).
+        repulsion: instead of the set's own: the checkpoint of a network that learned it (``schnorb_t fit --config
+            nnrep``), or a function or module, batch -> [B] Eh, differentiable in the positions of the batch
+            (``schnorb_t.physics.energies.RepulsiveEnergy``).
         tolerance, max_iterations, mixing: of the charges, see ``self_consistent_charges``.
 
     Raises:
@@ -70,17 +71,22 @@ class DFTB(Calculator):
         shell_resolved: bool = False,
         hubbard_derivatives: Mapping[str | int, float] | None = None,
         damping_exponent: float | None = None,
-        repulsion: RepulsiveEnergy | None = None,
+        repulsion: RepulsiveEnergy | str | Path | None = None,
         tolerance: float = 1e-10,
         max_iterations: int = 200,
         mixing: float = 0.3,
     ):
         super().__init__()
-        self.folder, self.charge, self.repulsion = Path(skf), charge, repulsion
+        self.folder, self.charge = Path(skf), charge
         if not self.folder.is_dir():
             raise UserError(f"{skf}: no such folder; give the folder of a Slater-Koster set (files A-B.skf)")
         if order not in (2, 3):
             raise UserError(f"order={order!r}: DFTB is there in second and third order; give 2 or 3")
+        if isinstance(repulsion, str | Path):
+            from schnorb_t.interfaces.learned_repulsion import LearnedRepulsion
+
+            repulsion = LearnedRepulsion(repulsion, self.folder.resolve().name, order)
+        self.repulsion = repulsion
         if not isinstance(smearing, Smearing):
             smearing = Smearing("fermi-dirac", smearing) if smearing else ZERO_TEMPERATURE
         self.options: dict[str, Any] = {
