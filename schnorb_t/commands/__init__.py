@@ -119,7 +119,7 @@ COMMANDS: dict[str, Command] = {
         "subtract_dftb",
         "energies and forces of a store less those of DFTB",
         _AGAIN,
-        then="schnorb_t splits {output} divides it by molecule",
+        then="schnorb_t splits {output} divides it; schnorb_t fit --config nnrep --data.path {output} learns it",
     ),
     "export": Command("export", "export", "a model without the state of its training", then=_MODEL),
     "export-skf": Command("export_skf", "export_skf", "Slater-Koster files of a model's two-centre functions"),

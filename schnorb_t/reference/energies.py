@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from ase.data import atomic_numbers as NUMBERS
 from ase.data import chemical_symbols
+from ase.symbols import Symbols
 
 from schnorb_t.basis import Basis, core_shells, electrons_in, free_atom_electrons
 from schnorb_t.data.header import Header
@@ -197,13 +198,15 @@ def _read_numpy(path: Path, split: str, prefix: str, unit: str) -> Iterator[Labe
         real = slice(None) if one else z[k] > 0
         numbers, positions = (z if one else z[k][real]).astype(np.int64), r[k][real].astype(np.float64)
         name = f"{path.stem}:{prefix}{k:06d}"
+        # of different molecules the file does not tell which frames are of one: those of one composition stay together
+        group = name if one else Symbols(numbers).get_chemical_formula()
         yield _checked(
             path,
             k,
             Labelled(
                 Structure(numbers, positions, name=name, file=str(path), index=k),
                 name,
-                name,
+                group,
                 split,
                 None if e is None else float(np.asarray(e[k]).item()) * factor,
                 None if f is None else f[k][real].astype(np.float64) * factor * BOHR,

@@ -92,6 +92,9 @@ def test_numpy_files_and_what_is_wrong_with_them(tmp_path):
     np.savez(path, z=[[8, 1, 1], [1, 1, 0]], R=r, E=[-1.0, np.nan])
     with pytest.raises(UserError, match="structure 1: its energy holds NaN"):
         import_energies([path], output=tmp_path / "b.h5", unit="eV")
+    np.savez(path, z=[[8, 1, 1], [8, 1, 1], [1, 1, 0]], R=r[[0, 1, 0]], E=[-1.0, -1.1, -2.0])
+    import_energies([path], output=tmp_path / "padded.h5", unit="eV")
+    assert Store(tmp_path / "padded.h5").groups.tolist() == ["H2O", "H2O", "H2"]  # so that splits keep them together
     np.savez(path, z=[8, 1, 1], R=r, E=[-1.0])
     with pytest.raises(UserError, match="do not fit together"):
         import_energies([path], output=tmp_path / "b.h5", unit="eV")
