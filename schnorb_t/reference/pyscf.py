@@ -311,7 +311,9 @@ def restricted_kohn_sham(mol, level: Level, max_cycle: int = 100, plain: bool = 
         from schnorb_t.reference import fast_scf
 
         if level.density_fitting:
-            mf = mf.density_fit(with_df=fast_scf.MemoryDF(mol))
+            # PySCF chooses by the functional: of pure ones it fits Coulomb alone
+            auxiliary = mf.density_fit().with_df.auxbasis
+            mf = mf.density_fit(with_df=fast_scf.MemoryDF(mol, auxiliary))
             mf.direct_scf = False  # differences of densities have no occupied orbitals
         mf._numint = fast_scf.CachedNumInt(fast_scf.MAX_MEMORY if max_memory is None else max_memory)
     mf.grids.level = level.grid_level
