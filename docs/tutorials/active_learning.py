@@ -4,7 +4,8 @@
 # A label costs minutes, a prediction milliseconds. So a model looks at a pool of molecules and says which would teach
 # it most.
 #
-# ```
+# <!-- run by docs/active_learning.md -->
+# ```bash
 # schnorb_t select pool.xyz organic -n 100 --labelled labels.h5 -o chosen.xyz
 # schnorb_t label chosen.xyz -o labels.h5 --target wqvo
 # ```

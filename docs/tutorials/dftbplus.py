@@ -5,7 +5,8 @@
 # of the
 # two-centre part. DFTB+ need not be installed.
 #
-# ```
+# <!-- run by docs/getting_started.md -->
+# ```bash
 # schnorb_t predict qm9 molecules.xyz -o out.h5 --dftbplus dftb
 # schnorb_t export-skf qm9 -o skf
 # ```

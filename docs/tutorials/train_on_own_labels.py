@@ -7,7 +7,8 @@
 #
 # The same as four commands:
 #
-# ```
+# <!-- run by docs/getting_started.md -->
+# ```bash
 # schnorb_t label molecules.xyz -o labels.h5 --target wqvo
 # schnorb_t splits labels.h5 --by group
 # schnorb_t fit --config organic --data.path labels.h5 --name mine

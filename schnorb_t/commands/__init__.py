@@ -7,6 +7,7 @@ Each module has a function that takes plain values, works silently (progress goe
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -28,7 +29,7 @@ class Command:
         function: of that module; its typed signature is the command line.
         summary: one line for ``schnorb_t --help``.
         interrupted: what stands after Ctrl-C, and how to go on.
-        then: what to do next, with ``{output}`` for the file that was written.
+        then: what to do next; names in braces are options, or entries of what the command returns.
     """
 
     module: str
@@ -49,6 +50,8 @@ _LABELS = (
 )
 _STRUCTURES = "schnorb_t label {output} -o labels.h5 calculates labels for them"
 _MODEL = "schnorb_t predict {output} molecules.xyz --html pages shows what it predicts"
+_SEE = "schnorb_t predict {model} molecules.xyz --html pages shows what it predicts"
+_FIT = "schnorb_t fit --config sample --data.path {file} trains on it"
 _AGAIN = "the finished molecules are safe, the same command continues"
 
 COMMANDS: dict[str, Command] = {
@@ -59,23 +62,25 @@ COMMANDS: dict[str, Command] = {
         "the last epoch is safe: --ckpt_path runs/NAME/version_N/checkpoints/last.ckpt continues",
     ),
     "predict": Command("predict", "predict", "Hamiltonian, overlap and orbital energies of molecules"),
-    "evaluate": Command("evaluate", "evaluate", "errors of a model on labelled molecules"),
+    "evaluate": Command("evaluate", "evaluate", "errors of a model on labelled molecules", then=_SEE),
     "md": Command(
         "md",
         "md",
         "molecular dynamics with a model of energies and forces, and its report",
         "the saved steps are safe, the same command continues",
+        then="ase gui {output} plays it",
     ),
     "calibrate": Command("calibrate", "calibrate_model", "a trained model learns how sure its levels are", then=_MODEL),
     "geometries": Command(
         "geometries", "geometries", "relaxed and hot GFN2-xTB geometries from SMILES", _AGAIN, then=_STRUCTURES
     ),
-    "select": Command("select", "select_molecules", "which molecules of a pool to label next"),
+    "select": Command("select", "select_molecules", "which molecules of a pool to label next", then=_STRUCTURES),
     "learn": Command(
         "learn",
         "learn",
         "select, label, train, judge: active learning until a budget or an accuracy",
         "all that is finished is safe, the same command continues",
+        then=_SEE,
     ),
     "label": Command(
         "label", "label_files", "label structures by Kohn-Sham calculations with PySCF", _AGAIN, then=_LABELS
@@ -105,14 +110,20 @@ COMMANDS: dict[str, Command] = {
     "convert": Command(
         "convert_labels", "convert_labels", "older files of full-basis QM9 labels into a store", _AGAIN, then=_LABELS
     ),
-    "check": Command("check", "check", "validate a store and print what it holds"),
-    "splits": Command("splits", "splits", "divide a store into training, validation and test"),
+    "check": Command(
+        "check",
+        "check",
+        "validate a store and print what it holds",
+        then="schnorb_t splits {file} divides it, if that is not done; " + _FIT,
+    ),
+    "splits": Command("splits", "splits", "divide a store into training, validation and test", then=_FIT),
     "merge": Command("merge", "merge", "several stores of one kind into one", then=_LABELS),
     "fit-dftb": Command(
         "fit_dftb",
         "fit_dftb",
         "train the tables of a Slater-Koster set on labels",
         "the last epoch is safe, the same command continues",
+        then="DFTB+ and schnorb_t.interfaces.ase.DFTB read {skf}",
     ),
     "subtract-dftb": Command(
         "subtract_dftb",
@@ -122,13 +133,23 @@ COMMANDS: dict[str, Command] = {
         then="schnorb_t splits {output} divides it; schnorb_t fit --config nnrep --data.path {output} learns it",
     ),
     "export": Command("export", "export", "a model without the state of its training", then=_MODEL),
-    "export-skf": Command("export_skf", "export_skf", "Slater-Koster files of a model's two-centre functions"),
+    "export-skf": Command(
+        "export_skf",
+        "export_skf",
+        "Slater-Koster files of a model's two-centre functions",
+        then="DFTB+ reads them: SlaterKosterFiles = Type2FileNames {{ Prefix = {output}/ }}, SCC = No",
+    ),
     "ensemble": Command("ensemble", "ensemble", "join models of the same labels into one", then=_MODEL),
     "fit-contraction": Command("fit_contraction", "fit_contraction", "fit the way from a minimal to the large basis"),
     "sample": Command("sample", "sample", "the structures of the embedded sample", then=_STRUCTURES),
     "info": Command("info", "info", "versions, platform, threads, devices and the models that ship"),
     "completion": Command("completion", "completion", "a script by which a shell completes commands and options"),
-    "selftest": Command("selftest", "selftest", "whether this installation predicts and trains (half a minute)"),
+    "selftest": Command(
+        "selftest",
+        "selftest",
+        "whether this installation predicts and trains (half a minute)",
+        then="schnorb_t predict organic molecules.xyz --html pages predicts your own molecules",
+    ),
 }
 
 
@@ -179,8 +200,9 @@ def run(name: str, argv: list[str] | None = None) -> None:
         show(result)
         if json is not None:
             print(f"numbers: {json}")
-        if command.then and arguments.get("output"):
-            print(f"next: {command.then.format(output=arguments['output'])}")
+        known = {key: value for key, value in {**arguments, **result}.items() if value is not None}
+        if command.then and set(re.findall(r"{(\w+)}", command.then)) <= set(known):
+            print(f"next: {command.then.format(**known)}")
     except (KeyboardInterrupt, SystemExit) as error:
         cause = error.__context__ if isinstance(error, SystemExit) else error  # Lightning turns Ctrl-C into exit code 1
         if not isinstance(cause, KeyboardInterrupt):

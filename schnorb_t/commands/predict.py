@@ -291,3 +291,5 @@ def show(result: dict[str, Any]) -> None:
         line(f"schnorb_t merge {files} -o {result['output']} joins them")
     if result["open"]:
         line(f"open {result['open']} in a browser")
+    else:
+        line("next: the same command with --html pages draws orbitals, levels and charges to look at")

@@ -130,12 +130,9 @@ def _files() -> str:
 
 def _training() -> str:
     """One short epoch on the sample."""
-    import contextlib
-    import io
-
     from schnorb_t.training.run import train
 
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    with tempfile.TemporaryDirectory() as folder:
         result = train(
             {
                 "config": "sample",

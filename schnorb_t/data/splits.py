@@ -100,13 +100,13 @@ def murcko_scaffolds(smiles: Sequence[str] | np.ndarray) -> list[str]:
         from rdkit import Chem, rdBase
         from rdkit.Chem.Scaffolds import MurckoScaffold
     except ImportError:
-        raise UserError('a split by scaffold needs RDKit: pip install "schnorb_t[sample]"') from None
+        raise UserError('a split by scaffold needs RDKit: pip install "schnorb_t[smiles]"') from None
     rdBase.DisableLog("rdApp.*")
     known: dict[str, str] = {}
     for text in set(smiles):
         molecule = Chem.MolFromSmiles(text) if text else None
         if molecule is None:
-            raise UserError(f"group {text!r} is not a SMILES that RDKit can read; split by group or size instead")
+            raise UserError(f"group {str(text)!r} is not a SMILES that RDKit can read; split by group or size instead")
         # without stereochemistry and explicit hydrogens: enantiomers and conformers share their scaffold
         Chem.RemoveStereochemistry(molecule)
         known[text] = MurckoScaffold.MurckoScaffoldSmiles(mol=molecule) or Chem.MolToSmiles(molecule)

@@ -104,7 +104,7 @@ def _rdkit():
         from rdkit import Chem, RDLogger
         from rdkit.Chem import AllChem
     except ImportError as error:
-        raise UserError('SMILES need RDKit: pip install "schnorb_t[sample,xtb]"') from error
+        raise UserError('SMILES need RDKit: pip install "schnorb_t[smiles]"') from error
     RDLogger.DisableLog("rdApp.*")
     return Chem, AllChem
 

@@ -94,7 +94,10 @@ def _existing(path: Path) -> Path:
     if path.is_dir():
         raise UserError(f"{path}: is a folder; give the files in it")
     if not path.is_file():
-        raise UserError(f"{path}: no such file; give a file with structures (xyz, sdf, ...)")
+        raise UserError(
+            f"{path}: no such file; give a file with structures (xyz, sdf, ...); of a SMILES, schnorb_t geometries "
+            "makes one"
+        )
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty; give one that holds at least one structure")
     return path
@@ -130,6 +133,11 @@ def _reader_of(path: Path) -> _Reader | None:
     if suffixes and suffixes[-1] in _COMPRESSED:
         suffixes.pop()
     suffix = suffixes[-1] if suffixes else ""
+    if suffix in (".smi", ".smiles", ".csv"):
+        raise UserError(
+            f"{path}: a list of molecules without positions; schnorb_t geometries {path} -o molecules.xyz makes "
+            "structures of its SMILES"
+        )
     with _open(path) as file:
         head = file.read(_HEAD)
     if (suffix in (".gjf", ".com", ".gau", ".mol") or suffix not in _BY_SUFFIX) and not _is_output(head):

@@ -132,7 +132,7 @@ def print_energy_table(results: dict[str, dict[str, Any]], title: str, console: 
 
 
 def finish_energies(folder: Path, best: str | Path, data: Any, device: torch.device | str) -> dict[str, Any]:
-    """Test the best checkpoint; write ``test_metrics.json`` and ``report.png`` into the run's folder; print the table.
+    """Test the best checkpoint; write ``test_metrics.json`` and ``report.png`` into the run's folder.
 
     Args:
         folder: of the run.
@@ -155,7 +155,6 @@ def finish_energies(folder: Path, best: str | Path, data: Any, device: torch.dev
     }
     write_json(folder / "test_metrics.json", result)
     write_energy_picture(folder / "report.png", errors, folder / "metrics.csv")
-    print_energy_table(result, f"mean absolute errors, {errors.n_molecules:,} molecules, {model.forces} forces")
     return result
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +102,18 @@ def compare_with_start(
 def write_comparison(
     folder: str | Path, model: MatrixNetwork, data: Any, outputs: Sequence[Output], smearing: Smearing = SMEARING
 ) -> dict[str, Any]:
-    """``compare_with_start`` to ``property_metrics.json`` and to the terminal."""
+    """``compare_with_start``, written to ``property_metrics.json``."""
     result = compare_with_start(model, data, outputs, smearing)
     write_json(Path(folder) / "property_metrics.json", result)
+    return result
+
+
+def print_comparison(result: Mapping[str, Any], console: Console | None = None) -> None:
+    """What ``write_comparison`` returned, as a table."""
     table = Table("property", "unit", "two-centre start", "model", "lower by", title_justify="left", title_style="bold")
     table.title = f"mean absolute errors of properties, {result['n_molecules']:,} {result['split']} molecules"
     for name, row in result["properties"].items():
         label = "projected DOS, distance" if name == PROJECTED_DOS else name.replace("_", " ")
         factor = "" if row["factor"] is None else f"{row['factor']:.1f} x"
         table.add_row(label, row["unit"], f"{row['two_centre_start']:.5f}", f"{row['model']:.5f}", factor)
-    Console().print(table)
-    return result
+    (console or Console()).print(table)

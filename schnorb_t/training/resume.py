@@ -22,7 +22,8 @@ TRAINING_STATE = ("epoch", "global_step", "loops", "callbacks", "optimizer_state
 #: Sections and keys of a configuration that may differ without a word: they change where and how fast, not what.
 WITHOUT_CONSEQUENCE = {
     "ckpt_path", "name", "runs", "threads", "data.num_workers", "data.keep_in_memory", "data.eval_batch_size",
-    "trainer.enable_progress_bar", "trainer.log_every_n_steps", "trainer.max_epochs", "trainer.max_steps",
+    "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.max_epochs",
+    "trainer.max_steps",
     "trainer.max_time", "checkpoint.verbose", "early_stopping.verbose", "trainer.default_root_dir",
 }  # fmt: skip
 #: What decides on the validation loss: if it differs, the best so far cannot be compared with what follows.

@@ -10,6 +10,7 @@ checkpoint and leaves everything in one folder, ``RUNS/NAME/version_N``:
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import traceback
@@ -47,6 +48,8 @@ from schnorb_t.training.module import MatrixModule
 from schnorb_t.training.modules import module_of
 from schnorb_t.training.resume import Resumed, check_resume
 
+logger = logging.getLogger(__name__)
+
 #: Precisions in which the two-centre functions would lose what they carry.
 _TOO_COARSE = ("16-true", "bf16-true", "16", "bf16", "transformer-engine", "transformer-engine-float16")
 
@@ -76,6 +79,7 @@ class TrainingResult:
             without test molecules or if not finished.
         module: the trained module, with averaged weights.
         data: its data.
+        properties: content of ``property_metrics.json``; empty where no property was trained on.
     """
 
     folder: Path | None
@@ -86,6 +90,7 @@ class TrainingResult:
     metrics: dict[str, Any] = field(default_factory=dict)
     module: MatrixModule | EnergyModule | None = None
     data: MatrixDataModule | None = None
+    properties: dict[str, Any] = field(default_factory=dict)
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------
@@ -252,6 +257,8 @@ class _Run:
                 board = TensorBoardLogger(config.runs, name=config.name, version=f"version_{csv.version}")
                 loggers = [csv, board]
         callbacks = [*given, *callbacks]
+        if options.get("enable_model_summary") is None:
+            options["enable_model_summary"] = False  # the network describes itself
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar(leave=False))
         if loggers:
@@ -284,7 +291,7 @@ def train(
             "trainer.max_epochs": 4, "data.max_train": 160}``); the arguments of a command line; or what
             ``parse_configuration`` returned.
         parser: that ``config`` was parsed by.
-        tell: called with every line about the run; default: print.
+        tell: called with every line about the run; default: the logger ``schnorb_t.training.run``, level INFO.
 
     Returns:
         folder, checkpoints and test errors.
@@ -298,8 +305,7 @@ def train(
         parser = make_parser(architecture=asked)
     if not isinstance(config, Namespace):
         config = parse_configuration(config, parser)
-    console = Console()
-    tell = tell or (lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True))
+    tell = tell or logger.info
     torch.set_float32_matmul_precision("highest")
     run = _Run(config, parser)
     trainer, module, data = run.trainer, run.module, run.data
@@ -332,7 +338,7 @@ def train(
             if result.best is None:
                 tell("no checkpoint was written, hence nothing is tested")
             elif result.finished and folder is not None:
-                result.metrics = finish(folder, result.best, data, module)
+                result.metrics, result.properties = finish(folder, result.best, data, module)
     return result
 
 
@@ -439,8 +445,8 @@ def _write_run(run: _Run, result: TrainingResult, resumed: Resumed | None) -> No
 
 def finish(
     folder: Path, best: str | Path, data: MatrixDataModule, module: MatrixModule | EnergyModule
-) -> dict[str, Any]:
-    """Test the best checkpoint beside the baselines; write ``test_metrics.json`` and the pictures; print the table.
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Test the best checkpoint beside the baselines; write ``test_metrics.json`` and the pictures.
 
     Of a module that trained on properties ``property_metrics.json`` besides.
 
@@ -451,22 +457,21 @@ def finish(
         module: tells device and properties.
 
     Returns:
-        the content of ``test_metrics.json``.
+        the content of ``test_metrics.json`` and of ``property_metrics.json`` (empty where there is none).
     """
     if isinstance(module, EnergyModule):
         from schnorb_t.training.energy_report import finish_energies
 
-        return finish_energies(folder, best, data, module.device)
+        return finish_energies(folder, best, data, module.device), {}
     from schnorb_t.training import evaluation, property_metrics, report
 
     model, _ = load_single(best)
     if not len(data.split["test"]):
-        return {}
+        return {}, {}
     levels = evaluation.OrbitalLevels()
     result = evaluation.test_against_baselines(model.to(module.device), data, module.device, levels)
     report.write_json(folder / "test_metrics.json", result)
     report.write_pictures(folder, model, data, result, levels)
-    report.print_table(result)
-    if module.properties:
-        property_metrics.write_comparison(folder, model, data, module.properties, module.smearing)
-    return result
+    if not module.properties:
+        return result, {}
+    return result, property_metrics.write_comparison(folder, model, data, module.properties, module.smearing)

@@ -330,6 +330,16 @@ def test_a_summary_ends_with_what_to_do_next(inputs, tmp_path, capsys):
             assert verb in COMMANDS
 
 
+def test_everything_that_ends_well_says_what_is_next(inputs, tmp_path, capsys):
+    for name in ("predict", "evaluate", "check", "splits", "export-skf"):
+        printed = run(capsys, *arguments(name, inputs, tmp_path / f"out-{name}"))[1]
+        assert printed.strip().splitlines()[-1].startswith("next: "), printed
+        assert "{" not in printed.strip().splitlines()[-1].replace("{ Prefix", "")
+    without = {name for name, command in COMMANDS.items() if not command.then}
+    # fit and predict say it themselves; what completion prints is a script
+    assert without == {"fit", "predict", "fit-contraction", "info", "completion"}
+
+
 def test_bars_tell_rate_and_remaining_time():
     from io import StringIO
 

@@ -227,3 +227,21 @@ def test_without_webgl_the_numbers_are_there(browser, formaldehyde, tmp_path):
     assert "no WebGL" in page.locator("#note").inner_text()
     assert page.locator("line.level").count() == len(formaldehyde.orbital_energies)
     context.close()
+
+
+def test_a_phone_shows_all_of_it(formaldehyde, opened, tmp_path):
+    write_page(tmp_path / "page.html", formaldehyde)
+    page = opened(tmp_path / "page.html")
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    boxes = page.evaluate(
+        "[...document.querySelectorAll('#diagram text.soft')].map(t => t.getBoundingClientRect())"
+        ".filter(r => r.width).map(r => [r.left, r.right, r.top, r.bottom])"
+    )
+    assert all(right <= 390 for _, right, _, _ in boxes)
+    captions = [b for b in boxes if b[3] > max(x[3] for x in boxes) - 40]
+    for k, a in enumerate(captions):  # none runs into another
+        for b in captions[k + 1 :]:
+            assert a[1] <= b[0] or b[1] <= a[0] or a[3] <= b[2] + 2 or b[3] <= a[2] + 2, (a, b)

@@ -241,3 +241,12 @@ def test_long_files_are_read_one_frame_at_a_time(tmp_path):
     assert total == 9_000 and peak < 2e6
     first = list(itertools.islice(iter_structures(tmp_path / "long.xyz"), 2))
     assert [s.name for s in first] == ["w0", "w1"]
+
+
+@pytest.mark.parametrize("name", ["list.smi", "molecules.csv"])
+def test_smiles_are_pointed_to_the_command_that_makes_structures(tmp_path, name):
+    (tmp_path / name).write_text("smiles\nCCO\n")
+    with pytest.raises(UserError, match="schnorb_t geometries .* makes structures"):
+        list(iter_structures(tmp_path / name))
+    with pytest.raises(UserError, match="CCO: no such file.*schnorb_t geometries"):
+        list(iter_structures("CCO"))

@@ -35,7 +35,7 @@ def store(tmp_path_factory):
 @pytest.fixture
 def go(store, tmp_path, monkeypatch):
     """Train the toy with some keys of its own."""
-    monkeypatch.setattr(training, "finish", lambda folder, best, data, module: {"tested": str(best)})
+    monkeypatch.setattr(training, "finish", lambda folder, best, data, module: ({"tested": str(best)}, {}))
 
     def call(tell=lambda text: None, **keys):
         common = {
@@ -560,3 +560,12 @@ def test_the_optimiser_has_what_is_trained_and_two_centre_functions_apart(store)
     fast, slow = ({names[id(p)] for p in group["params"]} for group in groups)
     assert slow == {name for name in names.values() if name.split(".")[0] in ("two_centre", "overlap_two_centre")}
     assert fast == {*names.values()} - slow - {"embedding.table.weight"}
+
+
+def test_the_library_prints_nothing(go, capfd, caplog):
+    """What a training tells goes to the logger; the command prints it."""
+    with caplog.at_level("INFO", logger="schnorb_t"):
+        go(tell=None, trainer__max_epochs=1, data__max_train=8, name="silent")
+    out, _ = capfd.readouterr()
+    assert out == ""
+    assert any("to train on" in record.message for record in caplog.records)

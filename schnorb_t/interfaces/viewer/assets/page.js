@@ -153,8 +153,10 @@
       root.append(svg("text", { x: right, y: top + 10, "text-anchor": "end", style: `fill: ${stroke}; font-weight: 700` }, symbol));
     });
     root.append(svg("line", { x1: x0, x2: x0, y1: top, y2: bottom, class: "axis" }));
-    root.append(svg("text", { x: x0, y: height - 20, class: "soft" }, "density of states by element"));
-    root.append(svg("text", { x: x0, y: height - 5, class: "soft" }, `(levels per eV, \u03c3 = ${data.broadening} eV)`));
+    const narrow = width < 460; // a phone: the long captions would run into each other
+    root.append(svg("text", { x: x0, y: height - 20, class: "soft" }, narrow ? "states by element" : "density of states by element"));
+    const unit = `${narrow ? "" : "levels "}per eV, \u03c3 = ${data.broadening} eV`;
+    root.append(svg("text", { x: x0, y: height - 5, class: "soft" }, narrow ? unit : `(${unit})`));
     // levels
     const place = (k) => {
       const [at, size] = SETS[k], piece = (column[1] - column[0]) / size, space = size > 1 ? Math.min(4, piece * 0.15) : 0;
@@ -181,8 +183,8 @@
         root.append(svg("text", { x: column[1] + 6, y: at, style: "font-weight: 650" }, `${nameOf(k)} ${text(energies[k], 2)}`));
     const below = energies.filter((e) => e < low).length, above = energies.filter((e) => e > high).length;
     const hidden = [below && `${below} level${below > 1 ? "s" : ""} below`, above && `${above} above`].filter(Boolean).join(", ");
-    if (hidden) root.append(svg("text", { x: left, y: height - 20, class: "soft" }, `${hidden}, not shown`));
-    root.append(svg("text", { x: left, y: height - 5, class: "soft", id: "hover" }, coefficients ? "click a level to draw its orbital" : ""));
+    if (hidden) root.append(svg("text", { x: left, y: height - 20, class: "soft" }, narrow ? hidden.replace(/ levels?/, "") : `${hidden}, not shown`));
+    root.append(svg("text", { x: left, y: height - 5, class: "soft", id: "hover" }, !coefficients ? "" : narrow ? "tap a level" : "click a level to draw its orbital"));
     const nearest = (event) => {
       const r = root.getBoundingClientRect(), px = ((event.clientX - r.left) * width) / r.width, py = ((event.clientY - r.top) * height) / r.height;
       let best = -1, least = Infinity;
