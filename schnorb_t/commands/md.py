@@ -65,7 +65,7 @@ def md(
     from schnorb_t.progress import progress_bar
     from schnorb_t.structures import check_structures, read_structures
 
-    check_output(output, [start, model], force=True)
+    check_output(output, [Path(start), Path(model)], force=True)
     if steps < 1:
         raise UserError(f"--steps {steps}: must be 1 or more")
     settings = dynamics.Settings(ensemble, temperature, time_step, every, equilibrate, friction, seed)
