@@ -31,8 +31,8 @@ from schnorb_t.units import BOHR
 if TYPE_CHECKING:
     from schnorb_t.nn.model import MatrixModel
 
-#: Ordered pairs of one molecule from which on this way is taken.
-FROM_PAIRS = 40_000
+#: Atoms of one molecule from which on this way is taken.
+FROM_ATOMS = 300
 #: Ordered pairs of a piece: 16 kB each are needed meanwhile.
 PIECE = 16_000
 #: Atoms of a group; larger ones have more pairs in common with themselves, and more zeros between their neighbours.

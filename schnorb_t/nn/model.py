@@ -290,7 +290,7 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
             a projected basis ``overlap_change`` and, of a model that knows doubt and is not in training,
             ``hamiltonian_deviations`` with one more axis in front.
         """
-        alone = len(batch[keys.N_ATOMS]) == 1 and batch[keys.PAIR_INDEX].shape[1] >= large.FROM_PAIRS
+        alone = len(batch[keys.N_ATOMS]) == 1 and len(batch[keys.ATOMIC_NUMBERS]) >= large.FROM_ATOMS
         # the pieces are made of the parts of this class; one derived from it may have others
         ours = type(self).features is MatrixModel.features and type(self).blocks_from is MatrixModel.blocks_from
         if alone and ours and self.ions is None and not torch.is_grad_enabled():

@@ -24,7 +24,7 @@ def waters(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def small_pieces(monkeypatch) -> None:
-    for name, value in dict(PIECE=100, TRIANGLE_GROUP=5, CHAIN_GROUP=4, POTENTIAL_BLOCK=100, FROM_PAIRS=1).items():
+    for name, value in dict(PIECE=100, TRIANGLE_GROUP=5, CHAIN_GROUP=4, POTENTIAL_BLOCK=100, FROM_ATOMS=1).items():
         monkeypatch.setattr(large, name, value)
     monkeypatch.setattr(large.LargeMolecule.pieces, "__defaults__", (100,))
     monkeypatch.setattr(large.LargeMolecule.near, "__defaults__", (70,))
