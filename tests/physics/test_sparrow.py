@@ -144,7 +144,7 @@ def test_energies_charges_and_forces(which, count, sparrow, model):
             e = [sparrow(atoms, x + s * h * d).energy for s in (1, -1, 2, -2)]
             numeric = (8 * (e[0] - e[1]) - (e[2] - e[3])) / (12 * h)
             assert (mine * d).sum() == pytest.approx(-numeric, abs=2e-5 * np.linalg.norm(d)), name
-    assert strict >= 0.8 * count
+    assert strict >= (0.7 if count < 100 else 0.8) * count
 
 
 def test_ions(sparrow, model):
