@@ -194,6 +194,11 @@ class Journal:
                 continue
             following = self._find_magic(at + 1, size)
             if following is None:
+                warnings.warn(
+                    f"{self.path}: its last {size - at:,} bytes are cut short or damaged and were left out; "
+                    "what they held, one molecule at most, has to be added again",
+                    stacklevel=2,
+                )
                 os.ftruncate(self._file, at)
                 break
             warnings.warn(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import h5py
@@ -22,6 +23,9 @@ FORMAT = "schnorb_t store"
 #: 2: a column for each declared quantity, flags where optional ones are present. 1: H, S, levels and energy in all.
 SCHEMA_VERSION = 2
 READABLE_VERSIONS = (1, 2)
+
+#: Attributes with the CRC-32 of all other attributes and the basis, and of the failures; older files have none.
+CHECKSUM, FAILURES_CHECKSUM = "checksum", "failures_checksum"
 
 ORBITAL_ORDER = (
     "atoms as in atomic_numbers; within an atom shells by l, then as listed in the basis; within a shell m = -l..l of "
@@ -140,6 +144,19 @@ def _write(output: HDF5Output, header: dict, molecules: Iterable[PackedRecord], 
     for k, name in ((1, "name"), (2, "reason")):
         data = np.array([failure[k] for failure in failures], dtype=object)
         group.create_dataset(name, data=data, dtype=h5py.string_dtype())
+    file.attrs[FAILURES_CHECKSUM] = failures_checksum(failures)
+    file.attrs[CHECKSUM] = header_checksum(file.attrs, header["basis"])
+
+
+def header_checksum(attributes: Mapping, basis: str) -> int:
+    """CRC-32 of what all molecules share; HDF5 has check sums for the arrays but not for this."""
+    told = [str(attributes[name]) for name in sorted(attributes) if name != CHECKSUM]
+    return zlib.crc32(json.dumps([*told, basis]).encode())
+
+
+def failures_checksum(failures: Iterable[tuple[int, str, str]]) -> int:
+    """CRC-32 of (order, name, reason) of every failure."""
+    return zlib.crc32(json.dumps([list(failure) for failure in failures]).encode())
 
 
 def _description(q: Quantity) -> dict:

@@ -18,7 +18,18 @@ from ..basis import Basis
 from ..errors import UserError, brief
 from ..files import wrong_file
 from .header import Header
-from .merge import CACHE_BYTES, FORMAT, READABLE_VERSIONS, SCHEMA_VERSION, offset_column, present_column
+from .merge import (
+    CACHE_BYTES,
+    CHECKSUM,
+    FAILURES_CHECKSUM,
+    FORMAT,
+    READABLE_VERSIONS,
+    SCHEMA_VERSION,
+    failures_checksum,
+    header_checksum,
+    offset_column,
+    present_column,
+)
 from .records import SPLITS, MoleculeRecord, PackedRecord, unpack
 
 
@@ -113,11 +124,11 @@ class Store:
         try:
             with self._reading("its layout"):
                 self._check_layout(file)
+                self._data = {q.field: file[q.field] for q in keys.stored() if q.ragged and q.field in self.fields}
         except UserError:
             file.close()
             raise
         self._file, self._pid, self._identity = file, os.getpid(), identity
-        self._data = {q.field: file[q.field] for q in keys.stored() if q.ragged and q.field in file}
         return file
 
     def _check_layout(self, file: h5py.File) -> None:
@@ -132,6 +143,11 @@ class Store:
             raise UserError(
                 f"{self.path}: has schema version {version}, this schnorb_t reads up to version {SCHEMA_VERSION}; "
                 + ("update schnorb_t" if version > SCHEMA_VERSION else "write the file again")
+            )
+        if CHECKSUM in file.attrs and file.attrs[CHECKSUM] != header_checksum(file.attrs, file["basis"].asstr()[()]):
+            raise UserError(
+                f"{self.path}: what it says of all its molecules has another check sum than it was written with, so "
+                "it is damaged; copy or write it again"
             )
         self.version = version
         if version == 1:
@@ -234,10 +250,11 @@ class Store:
         Raises:
             UserError: the file has none of that name, or is damaged.
         """
-        index = self._open()["index"]
-        if name not in index:
-            raise UserError(f"{self.path}: holds no {name}")
+        file = self._open()
         with self._reading(f"index/{name}"):
+            index = file["index"]
+            if name not in index:
+                raise UserError(f"{self.path}: holds no {name}")
             data = index[name][:]
             return np.char.decode(data, "utf-8") if decode and data.dtype.kind == "S" else data
 
@@ -370,10 +387,15 @@ class Store:
     @cached_property
     def failures(self) -> list[tuple[str, str, int]]:
         """(name, reason, order) of every molecule that was tried in vain, by order."""
-        group = self._open()["failures"]
+        file = self._open()
         with self._reading("failures"):
+            group = file["failures"]
             columns = group["name"].asstr()[:], group["reason"].asstr()[:], group["order"][:]
-        return [(str(name), str(reason), int(order)) for name, reason, order in zip(*columns, strict=True)]
+            out = [(str(name), str(reason), int(order)) for name, reason, order in zip(*columns, strict=True)]
+            written = file.attrs.get(FAILURES_CHECKSUM)
+            if written is not None and written != failures_checksum((order, name, why) for name, why, order in out):
+                raise ValueError("another check sum than it was written with")
+        return out
 
     def indices(self, split: str) -> np.ndarray:
         """[k] int64: the molecules of ``"train"``, ``"val"``, ``"test"``, ``""`` (none given) or ``"all"``.
@@ -422,7 +444,8 @@ class Store:
         """[n] int64."""
         i, at = self._place(index), self._columns[keys.ATOMIC_NUMBERS]
         self._open()
-        return self._data["atomic_numbers"][at[i] : at[i + 1]].astype(np.int64)
+        with self._reading(f"{keys.ATOMIC_NUMBERS} of molecule {self.name_of(i)!r}"):
+            return self._data[keys.ATOMIC_NUMBERS][at[i] : at[i + 1]].astype(np.int64)
 
     def packed(self, index: int) -> PackedRecord:
         """A molecule as it lies on disk, reading nothing else.

@@ -148,7 +148,8 @@ def geometry(output: OrcaOutput) -> tuple[list[int], np.ndarray]:
     if at is None or check is None:
         refuse(output.path, "prints no coordinates")
     numbers, positions = [], []
-    pattern = re.compile(rf"(\d+)\s+(\S+)\s+(\d+\.\d+)\s+\d+\s+{FLOAT}\s+({FLOAT})\s+({FLOAT})\s+({FLOAT})")
+    # "C :" is a ghost atom, "4.0000*" a charge without the electrons of an effective core potential
+    pattern = re.compile(rf"(\d+)\s+(\w+)(?:\s*:)?\s+(\d+\.\d+)\*?\s+\d+\s+{FLOAT}\s+({FLOAT})\s+({FLOAT})\s+({FLOAT})")
     i = at + 3
     while output.line(i).strip():
         found = pattern.fullmatch(output.lines[i].strip())

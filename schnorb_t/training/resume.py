@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as L
+import torch
 import yaml
 
 from schnorb_t.basis import Basis
@@ -98,6 +102,9 @@ def _compared(
             f"{path}: a model without the state of its training ({', '.join(missing)}), nothing to go on with; begin a "
             f"new training from its weights: --model.start_from {path} without --ckpt_path"
         )
+    states = content["optimizer_states"]
+    if not isinstance(states, list) or len(states) > 1 or (content["global_step"] and not states):
+        raise ValueError("optimizer_states is not one state of an optimiser")
     if entry.get("members"):
         raise UserError(f"{path}: an ensemble; go on with the training of one of its members")
     if entry["network"] != architecture:
@@ -130,6 +137,67 @@ def _compared(
         lines,
         not any(line.startswith(JUDGEMENT) for line in lines),
     )
+
+
+class OptimiserFits(L.Callback):
+    """Before the first step after resuming: whether the optimiser's state is one of these weights.
+
+    PyTorch takes a state with missing entries or of other shapes, and fails in the middle of a step or not at all.
+
+    Args:
+        path: the checkpoint, for the message.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse a state that does not fit.
+
+        Raises:
+            UserError: says what does not fit.
+        """
+        for optimizer in trainer.optimizers:
+            state = optimizer.state
+            if trainer.global_step and not any(state.values()):
+                raise unfit(self.path, "its optimiser remembers nothing of the steps that it has made")
+            names = {name for entry in state.values() for name in entry}
+            for group in optimizer.param_groups:
+                if lacking := sorted(optimizer.defaults.keys() - group.keys()):
+                    raise unfit(self.path, f"a group of weights of its optimiser has no {lacking[0]}")
+                for weights in group["params"]:
+                    entry = state.get(weights) or {}
+                    if entry and (lacking := sorted(names - entry.keys())):
+                        raise unfit(self.path, f"its optimiser's state of some weights has no {lacking[0]}")
+                    for name, value in entry.items():
+                        if not isinstance(value, torch.Tensor) or value.shape not in (weights.shape, torch.Size()):
+                            raise unfit(self.path, f"its optimiser's {name} is not of the shape of the weights")
+
+
+def unfit(path: str | Path, what: str) -> UserError:
+    """What is said of a checkpoint whose state of a training cannot be taken up."""
+    return UserError(
+        f"{path}: the state of its training is damaged or of another network ({what}); go on from another checkpoint "
+        "of the run, or begin a new training from its weights by --model.start_from"
+    )
+
+
+@contextmanager
+def restored(path: str | Path | None) -> Iterator[None]:
+    """One line for a state that Lightning or PyTorch cannot take up while Lightning hands it on.
+
+    Args:
+        path: the checkpoint; ``None``: nothing is taken up.
+    """
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if path is None or not any(Path(frame.filename).name == "checkpoint_connector.py" for frame in frames):
+            raise
+        text = " ".join(str(error).split())
+        what = f"{type(error).__name__}: {text if len(text) <= 200 else text[:197] + '...'}"
+        raise unfit(path, what) from None
 
 
 def _with_defaults(architecture: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ from schnorb_t.training.ema import ExponentialMovingAverage
 from schnorb_t.training.energy_module import EnergyModule
 from schnorb_t.training.module import MatrixModule
 from schnorb_t.training.modules import module_of
-from schnorb_t.training.resume import Resumed, check_resume
+from schnorb_t.training.resume import OptimiserFits, Resumed, check_resume, restored
 
 logger = logging.getLogger(__name__)
 
@@ -314,8 +314,12 @@ def train(
     module.config_text = run.text
     if main:
         _begin(run, folder, tell)
+    state = None if resumed is None else str(resumed.path)
+    if resumed is not None:
+        trainer.callbacks.insert(0, OptimiserFits(resumed.path))  # type: ignore[attr-defined]
     with _told(folder):
-        trainer.fit(module, data, ckpt_path=None if resumed is None else str(resumed.path), weights_only=True)
+        with restored(state):
+            trainer.fit(module, data, ckpt_path=state, weights_only=True)
         if run.last in trainer.checkpoint_callbacks and not run.trial and trainer.global_step == 0:
             # max_epochs 0 and the like: the closed-form start
             assert run.last.dirpath is not None  # the trainer has set it

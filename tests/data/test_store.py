@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
+from schnorb_t import keys
 from schnorb_t.basis import Basis, GaussianShell
 from schnorb_t.data.records import pack_triangle, unpack_triangle
 from schnorb_t.data.store import Header, Store, StoreWriter, journal_path, set_splits
@@ -337,6 +338,45 @@ def test_flipped_bytes_never_give_wrong_matrices(path):
     path.write_bytes(whole)
     with Store(path) as store, pytest.raises(UserError, match="'molecule:0'.*damaged"):
         store[0]
+
+
+def _contents(path):
+    with Store(path) as store:
+        values = [[getattr(record, q.field) for q in keys.stored()] for record in store]
+        molecules = [[v.tobytes() if isinstance(v, np.ndarray) else v for v in some] for some in values]
+        return store.header.to_dict(), store.failures, molecules
+
+
+def test_a_flipped_bit_anywhere_is_told_in_one_line_or_changes_nothing(path):
+    """Also in what HDF5 has no check sums for: attributes, basis, failures, names of parts."""
+    write(path, range(2))
+    with StoreWriter(path, HEADER) as writer:
+        writer.add_failure("hopeless", "not converged", 7)
+    whole, before = path.read_bytes(), _contents(path)
+    random = np.random.default_rng(0)
+    with h5py.File(path) as file:
+        bulk = file["hamiltonian"].id.get_chunk_info(0).byte_offset
+    told = 0
+    texts = [whole.index(text) for text in (b"def2-svp", b'"hamiltonian", "axes"', b"not converged", b'"projected"')]
+    for at in [*range(12), *random.integers(0, bulk, 120), *random.integers(0, len(whole), 60), *texts]:
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << int(random.integers(8))
+        path.write_bytes(damaged)
+        try:
+            assert _contents(path) == before
+            assert at not in texts
+        except UserError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+            told += 1
+    assert told > 100
+
+
+def test_files_without_check_sums_of_the_header_are_read(path):
+    write(path, range(2))
+    before = _contents(path)
+    with h5py.File(path, "r+") as file:
+        del file.attrs["checksum"], file.attrs["failures_checksum"]
+    assert _contents(path) == before
 
 
 def test_unfinished_file_is_readable_with_a_warning(path):

@@ -8,6 +8,7 @@ import re
 import resource
 import signal
 import time
+import warnings
 
 import h5py
 import numpy as np
@@ -144,7 +145,11 @@ def test_torn_tail_at_every_kind_of_place(path):
     for cut in map(int, cuts):
         journal_path(path).write_bytes(whole[:cut])
         path.unlink(missing_ok=True)
-        with StoreWriter(path, HEADER) as writer:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            writer = StoreWriter(path, HEADER)
+        assert bool(told) == (cut not in (0, *ends))
+        with writer:
             n_whole = sum(end <= cut for end in ends[1:])
             assert writer.known_names == {f"molecule:{i}" for i in range(n_whole)}
             for i in range(n_whole, 5):
@@ -160,8 +165,35 @@ def test_zeros_after_a_power_cut(path):
     interrupted(path)
     with open(journal_path(path), "ab") as file:
         file.write(bytes(5000))
-    with StoreWriter(path, HEADER) as writer:
-        assert len(writer.known_names) == 4
+    with pytest.warns(UserWarning, match="its last 5,000 bytes are cut short or damaged and were left out"):
+        writer = StoreWriter(path, HEADER)
+    assert len(writer.known_names) == 4
+    writer.close()
+
+
+@pytest.mark.parametrize("how", ["write", "finish"])
+def test_a_flipped_bit_anywhere_in_the_journal_is_never_silent(path, how):
+    ends = interrupted(path, 3)
+    whole, random = journal_path(path).read_bytes(), np.random.default_rng(1)
+    places = [*range(8, 40), *random.integers(0, ends[0], 20), *random.integers(0, len(whole), 60), len(whole) - 1]
+    for at in map(int, places):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << int(random.integers(8))
+        path.unlink(missing_ok=True)
+        journal_path(path).write_bytes(damaged)
+        try:
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                finish(path) if how == "finish" else StoreWriter(path, HEADER).close()
+            assert "left out" in str(told[0].message)
+        except UserError as error:
+            assert at < ends[0] and str(path) in str(error) and "\n" not in str(error)
+            assert journal_path(path).read_bytes() == damaged  # nothing was thrown away
+            journal_path(path).unlink()
+            continue
+        with Store(path) as store:
+            for record in store:
+                assert_same(record, example(record.order))
 
 
 def test_damage_within_the_journal_costs_one_molecule_and_says_so(path):

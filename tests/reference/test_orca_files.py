@@ -1,6 +1,7 @@
 """Every real ORCA file in the reference data, with the outcome it must have."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -139,3 +140,55 @@ def test_f_functions_have_flipped_signs(monkeypatch):
     monkeypatch.setitem(conventions._M_ORDER["orca"], 3, (order, (1,) * 7))
     with pytest.raises(UserError, match="failed the check PySCF overlap: .*likely cause"):
         load(Job("x", path))
+
+
+def _second_cycle(text):
+    """What a geometry optimisation prints: everything from the coordinates on once more, at a later geometry."""
+    begin, end = text.index("CARTESIAN COORDINATES (ANGSTROEM)"), text.index("****ORCA TERMINATED")
+    cycle = text[begin:end].replace("-1.415253", "-1.425253", 1)
+    return text[:end] + "GEOMETRY OPTIMIZATION CYCLE   2\n" + cycle + text[end:]
+
+
+def _second_geometry_without_scf(text):
+    begin = text.index("CARTESIAN COORDINATES (ANGSTROEM)")
+    at = text.index("ORBITAL ENERGIES")
+    return text[:at] + text[begin : begin + 5000] + text[at:]
+
+
+def _smeared(text):
+    """HOMO and LUMO with 1.7 and 0.3 electrons, in both tables."""
+    text = re.sub(r"(\n +34 +)2\.0000", r"\g<1>1.7000", text, count=1)
+    text = re.sub(r"(\n +35 +)0\.0000(?= )", r"\g<1>0.3000", text, count=1)
+    above = r"(\n +30 +31 +32 +33 +34 +35 *\n.*\n.*)2\.00000   0\.00000"
+    before, mark, orbitals = text.partition("\nMOLECULAR ORBITALS\n")
+    return before + mark + re.sub(above, r"\g<1>1.70000   0.30000", orbitals, count=1)
+
+
+REAL_TEXT_CHANGED = {
+    "optimisation": (_second_cycle, "holds 2 SCF calculations .optimisation or several jobs"),
+    "another geometry at the end": (_second_geometry_without_scf, "2 times .*one file must hold one single point"),
+    "two jobs": (lambda t: t + t, "holds 2 SCF calculations .optimisation or several jobs"),
+    "UKS": (lambda t: re.sub(r"(HFTyp +\.\.\.\. )RHF", r"\1UKS", t), "open shell: UKS"),
+    "charge and electrons": (lambda t: re.sub(r"(NEL +\.\.\.\. +)70", r"\g<1>68", t), "68 electrons, but the atoms"),
+    "ghost atom": (
+        lambda t: re.sub(r"(  NO LB.*\n +0 C) ( +)6\.0000 ", r"\1 :\g<2>0.0000 ", t),
+        r"atom 0 \(C\) has nuclear charge 0.0000; effective core potentials and ghost",
+    ),
+    "core potential": (
+        lambda t: re.sub(r"(  NO LB.*\n +0 C +)6\.0000 ", r"\g<1>4.0000*", t),
+        r"atom 0 \(C\) has nuclear charge 4.0000; effective core potentials",
+    ),
+    "not converged": (lambda t: t.replace("SCF CONVERGED AFTER", "SCF NOT CONVERGED AFTER"), "SCF not converged"),
+    "smearing": (_smeared, "occupations are not 2 .*fractional occupations"),
+}
+
+
+@pytest.mark.parametrize("kind", REAL_TEXT_CHANGED)
+def test_calculations_that_are_no_single_point_of_a_closed_shell(tmp_path, kind):
+    change, message = REAL_TEXT_CHANGED[kind]
+    real = shared_data("orca/text/orca5.0_dvb_sp.out").read_text()
+    (tmp_path / "x.out").write_text(changed := change(real))
+    assert changed != real
+    with pytest.raises(UserError, match=message) as error:
+        load(Job("x", tmp_path / "x.out"))
+    assert str(tmp_path / "x.out") in str(error.value) and "\n" not in str(error.value)

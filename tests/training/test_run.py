@@ -310,6 +310,49 @@ def test_a_damaged_state_of_a_training_is_one_line(go, tmp_path, part, value):
     assert "\n" not in str(told.value)
 
 
+def _optimiser(content):
+    return content["optimizer_states"][0]
+
+
+def _momenta(content):
+    return next(iter(_optimiser(content)["state"].values()))
+
+
+def _weights(content, value):
+    name = next(name for name, weights in content["state_dict"].items() if weights.ndim > 1)
+    content["state_dict"][name] = value
+
+
+DAMAGE = {
+    "no optimiser": lambda c: c.update(optimizer_states=[]),
+    "text for an optimiser": lambda c: c.update(optimizer_states="x"),
+    "optimiser without state": lambda c: _optimiser(c).pop("state"),
+    "optimiser with an empty state": lambda c: _optimiser(c).update(state={}),
+    "optimiser without groups": lambda c: _optimiser(c).pop("param_groups"),
+    "a group less": lambda c: _optimiser(c)["param_groups"].pop(),
+    "a weight less": lambda c: _optimiser(c)["param_groups"][0]["params"].pop(),
+    "no learning rate": lambda c: _optimiser(c)["param_groups"][0].pop("lr"),
+    "no second moment": lambda c: _momenta(c).pop("exp_avg_sq"),
+    "no step": lambda c: _momenta(c).pop("step"),
+    "another shape": lambda c: _momenta(c).update(exp_avg=torch.zeros(3, 7, 2)),
+    "no scheduler's state": lambda c: c.update(lr_schedulers=[{"x": 1}]),
+    "unknown weights": lambda c: c["state_dict"].update(extra=torch.zeros(2)),
+    "weights of another shape": lambda c: _weights(c, torch.zeros(1, 1)),
+    "text for weights": lambda c: _weights(c, "x"),
+}
+
+
+def test_an_edited_state_of_a_training_is_one_line(go, tmp_path):
+    last = go(trainer__max_epochs=1).last
+    for name, edit in DAMAGE.items():
+        content = torch.load(last, weights_only=True)
+        edit(content)
+        torch.save(content, tmp_path / "odd.ckpt")
+        with pytest.raises(UserError, match="odd.ckpt: .* damaged") as told:
+            go(ckpt_path=str(tmp_path / "odd.ckpt"), trainer__max_epochs=2)
+        assert "\n" not in str(told.value) and len(str(told.value)) < 600, name
+
+
 # ---- options of the trainer ------------------------------------------------------------------------------------------
 
 
