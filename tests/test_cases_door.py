@@ -10,6 +10,7 @@ from ase.build import molecule
 from ase.data.s22 import create_s22_system
 
 import schnorb_t
+from schnorb_t.data.store import Store
 from schnorb_t.errors import UserError
 from schnorb_t.interfaces.ase import SchNOrbT
 from tests.structures.files import CARBONATE, EXTENDED, OXYGEN, WATER, columns, put, xyz
@@ -50,8 +51,14 @@ def test_c01_charge_and_spin_keys_reach_predict_and_labeller(tmp_path, name):
     put(tmp_path, "a.xyz", xyz(atoms, EXTENDED + says))
     refused(predict(tmp_path, "a.xyz"), message)
     label = run(ROOT / "data_prep/label_pyscf.py", "a.xyz", "-o", "l.h5", "--target", "STO-3G", cwd=tmp_path)
-    refused(label, message)
-    assert not (tmp_path / "l.h5").exists() and not (tmp_path / "out.h5").exists()
+    assert not (tmp_path / "out.h5").exists()
+    if name == "o2_spin":
+        refused(label, message)
+        assert not (tmp_path / "l.h5").exists()
+    else:  # labelled as the ion that it is
+        assert label.returncode == 0, label.stderr
+        with Store(tmp_path / "l.h5") as store:
+            assert store.total_charges.tolist() == [-2] and store[0].n_electrons == 32
 
 
 @pytest.mark.parametrize("name", C01)
@@ -143,7 +150,6 @@ def test_c22_files_of_a_scheduler_among_those_of_orca(tmp_path, orca_water):
 
 def test_c23_the_bohr_of_orca_2_6(tmp_path, orca_water):
     """Far from the origin the two lists of positions differ by more than rounding, unless Å are ORCA 2.6's."""
-    from schnorb_t.data.store import Store
 
     lines, section, shift = orca_water.replace("Version 6.0.0", "Version 2.6.35").split("\n"), "", 8.0
     bohr = []
@@ -167,11 +173,10 @@ def test_c23_the_bohr_of_orca_2_6(tmp_path, orca_water):
     refused(run(ROOT / "data_prep/import_orca.py", "w.out", "-o", "p.h5", cwd=tmp_path), "differ at atom 0")
 
 
-def test_a_charged_molecule_of_orca_is_refused_in_the_same_words(tmp_path):
+def test_a_charged_molecule_of_orca_is_imported_as_the_ion_that_it_is(tmp_path):
     pytest.importorskip("pyscf")
     from pyscf import gto, scf
 
-    from schnorb_t.structures import Structure, fault_of
     from tests.reference.orca_examples import orca_text
 
     mol = gto.M(atom=[("O", (0, 0, 0)), ("H", (0, 0, 0.97))], charge=-1, basis="sto-3g", verbose=0)
@@ -180,10 +185,13 @@ def test_a_charged_molecule_of_orca_is_refused_in_the_same_words(tmp_path):
     mf.kernel()
     text = orca_text(mf).replace("Charge          ....    0", "Charge          ....   -1")
     put(tmp_path, "oh.out", text.replace("NEL             ....    9", "NEL             ....   10"))
-    fault = fault_of(
-        Structure(np.array([8, 1]), np.array([[0, 0, 0], [0, 0, 0.97]]), charge=-1, charge_from="Total Charge")
-    )
-    refused(run(ROOT / "data_prep/import_orca.py", "oh.out", "-o", "o.h5", cwd=tmp_path), f"oh.out: {fault}")
+    done = run(ROOT / "data_prep/import_orca.py", "oh.out", "-o", "o.h5", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with Store(tmp_path / "o.h5") as store:
+        assert store.total_charges.tolist() == [-1] and store[0].n_electrons == 10
+    # whoever knows neutral molecules only says so in the same sentence as of a geometry
+    put(tmp_path, "oh.xyz", xyz((("O", 0, 0, 0), ("H", 0, 0, 0.97)), EXTENDED + "charge=-1"))
+    refused(predict(tmp_path, "oh.xyz"), "has charge -1")
 
 
 def test_c26_what_molecules_are_far_from_is_their_uncertainty_not_their_bonds():

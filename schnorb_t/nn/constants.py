@@ -27,6 +27,8 @@ class Constants:
         charge_widths: Bohr, narrowest and widest Gaussian of latent charges at the start.
         response_potential, response_field: factors that bring potentials (some 50 mEh in molecules) and fields (half of
             that) to order one.
+        charge_per_electrons: valence electrons, a closed shell, per which atoms are told the charge of their molecule.
+        charge_least_share: of an atom in a molecule's charge before shares are normalised, so that somebody carries it.
         two_centre_shortest: Å, centre of the first Gaussian of two-centre functions.
         two_centre_width: widths of these Gaussians, relative to their distances.
         two_centre_decay: Å, of the exponential in two-centre functions, as bonds' integrals fall.
@@ -58,6 +60,8 @@ class Constants:
     charge_widths: tuple[float, float] = (0.8, 3.0)
     response_potential: float = 20.0
     response_field: float = 40.0
+    charge_per_electrons: float = 8.0
+    charge_least_share: float = 1e-3
     two_centre_shortest: float = 0.7
     two_centre_width: float = 1.3
     two_centre_decay: float = 1.0

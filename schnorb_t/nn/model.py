@@ -156,7 +156,7 @@ class MatrixModel(MatrixNetwork, known_as="matrix"):
             self.electrostatics = Electrostatics(scalars, vectors, charge_channels, cutoff, self.constants)
             self.response = Response(irreps, charge_channels, product_channels, self.constants)
         if total_charge:
-            self.ions = TotalCharge(basis, scalars)
+            self.ions = TotalCharge(basis, scalars, self.constants)
         # chains have p functions even where the basis has none
         m_max = max(2 * basis.l_max, 2 if chain_channels else 1)
         channels = list(pair_channels)

@@ -26,16 +26,12 @@ from torch import Tensor, nn
 
 from schnorb_t import keys
 from schnorb_t.basis import Basis
+from schnorb_t.nn.constants import Constants
 from schnorb_t.nn.electrostatics import smeared_coulomb
 from schnorb_t.nn.geometry import PairGeometry
 from schnorb_t.nn.o2 import Features
 from schnorb_t.nn.scatter import scatter_sum
 from schnorb_t.units import BOHR
-
-#: Valence electrons of a closed shell: the charge of a molecule is told per so many of its own.
-OCTET = 8.0
-#: Of a share before it is normalised, so that a molecule always has somebody who carries its charge.
-_LEAST = 1e-3
 
 
 class TotalCharge(nn.Module):
@@ -44,10 +40,12 @@ class TotalCharge(nn.Module):
     Args:
         basis: tells the valence electrons of the elements.
         scalars: 0e channels of the features.
+        constants: numbers of ``nn.constants``.
     """
 
-    def __init__(self, basis: Basis, scalars: int):
+    def __init__(self, basis: Basis, scalars: int, constants: Constants):
         super().__init__()
+        self.per_electrons, self.least_share = constants.charge_per_electrons, constants.charge_least_share
         valence = torch.from_numpy(basis.nuclear_charge_table - 2 * basis.core_orbital_table)
         self.register_buffer("valence", valence, persistent=False)
         #: [sign, element, scalars] and [sign, scalars], cations first
@@ -68,7 +66,7 @@ class TotalCharge(nn.Module):
         molecule, charge = g.batch[keys.MOLECULE], g.batch[keys.TOTAL_CHARGE]
         valence = self.valence[g.batch[keys.ATOMIC_NUMBERS]]
         electrons = torch.zeros_like(charge).index_add_(0, molecule, valence) - charge
-        each = (OCTET * charge / electrons.clamp(min=1)).to(self.first.dtype)[molecule]
+        each = (self.per_electrons * charge / electrons.clamp(min=1)).to(self.first.dtype)[molecule]
         return self._signed(each, self.first[:, g.element])[:, None]
 
     def charges(self, x: Features | None, g: PairGeometry) -> Tensor:
@@ -77,7 +75,7 @@ class TotalCharge(nn.Module):
         if x is None:
             weight = torch.ones(len(molecule), dtype=torch.float64, device=molecule.device)
         else:
-            weight = nn.functional.softplus(self.share(x["0e"][:, 0])[:, 0]) + _LEAST
+            weight = nn.functional.softplus(self.share(x["0e"][:, 0])[:, 0]) + self.least_share
         total = scatter_sum(weight, molecule, len(charge))
         return weight * (charge / total)[molecule]
 

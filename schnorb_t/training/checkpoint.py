@@ -62,6 +62,8 @@ _UNNAMED_CONSTANTS = {
     "charge_widths": [0.8, 3.0],
     "response_potential": 20.0,
     "response_field": 40.0,
+    "charge_per_electrons": 8.0,
+    "charge_least_share": 1e-3,
     "two_centre_shortest": 0.7,
     "two_centre_width": 1.3,
     "two_centre_decay": 1.0,

@@ -33,6 +33,8 @@ EDITED = {
     "charge_widths": (0.5, 2.0),
     "response_potential": 5.0,
     "response_field": 5.0,
+    "charge_per_electrons": 2.0,
+    "charge_least_share": 5.0,
     "two_centre_shortest": 0.4,
     "two_centre_width": 0.9,
     "two_centre_decay": 0.6,
@@ -57,18 +59,23 @@ EDITED = {
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory):
-    """Checkpoints of a model with a prior, plain and orthogonal; batches to fit them to."""
+    """Checkpoints of a model with a prior, plain and orthogonal, and of one of ions; batches to fit them to."""
     folder = tmp_path_factory.mktemp("constants")
     store = write_store(folder / "toy.h5")
     records = [r for r in (store[int(i)] for i in store.indices("train")[:6]) if 7 not in r.atomic_numbers]
     prior = {"basis": valence_basis().restricted([1, 6, 8]).to_json(), "arguments": ARGUMENTS}
     out = {}
-    for orthogonal in (False, True):
-        arguments = {**ARGUMENTS, "prior": prior, "orthogonal": orthogonal}
+    changes = {
+        "plain": {"prior": prior, "orthogonal": False},
+        "orthogonal": {"prior": prior, "orthogonal": True},
+        "ions": {"total_charge": True},
+    }
+    for kind, change in changes.items():
+        arguments = {**ARGUMENTS, **change}
         model = made(arguments, records)
-        path = folder / f"{orthogonal}.ckpt"
+        path = folder / f"{kind}.ckpt"
         write_checkpoint(path, model, ModelCard(arguments, BASIS, {}, "toy"), "")
-        out[orthogonal] = path, arguments, predicted(model)
+        out[kind] = path, arguments, predicted(model)
     return out, records
 
 
@@ -80,15 +87,22 @@ def made(arguments, records):
         for name, p in model.named_parameters():
             if "weight" in name or "maps" in name:
                 p.mul_(1.5)
-        model.prior.model.two_centre.onsite.copy_(torch.diag(torch.tensor([-0.6, -0.2, -0.2, -0.2])).expand(3, 4, 4))
+        if model.prior is not None:
+            model.prior.model.two_centre.onsite.copy_(
+                torch.diag(torch.tensor([-0.6, -0.2, -0.2, -0.2])).expand(3, 4, 4)
+            )
+        if model.ions is not None:
+            for p in (model.ions.first, model.ions.later, model.ions.share.weight):
+                p.copy_(0.3 * torch.randn(p.shape))
     model.fit_reference(lambda: [records_to_batch(records, BASIS, model.cutoff)])
     return model.eval()
 
 
 def predicted(model):
     atoms = molecule("CH3CHO")
+    charges = [0 if model.ions is None else 2]
     with torch.no_grad():
-        out = model(structures_to_batch([atoms.numbers], [atoms.positions], BASIS, model.cutoff))
+        out = model(structures_to_batch([atoms.numbers], [atoms.positions], BASIS, model.cutoff, charges))
     return torch.stack([out[keys.HAMILTONIAN], out[keys.OVERLAP]])
 
 
@@ -101,7 +115,8 @@ def test_every_constant_is_edited_here_and_known_of_old_checkpoints():
 def test_an_edited_constant_changes_new_models_and_no_published_one(name, examples, monkeypatch):
     """Neither its predictions, nor what a fit to labels makes of it."""
     files, records = examples
-    path, arguments, before = files[name == "shrink_orthogonal"]
+    kind = "orthogonal" if name == "shrink_orthogonal" else "plain"
+    path, arguments, before = files["ions" if name in ("charge_per_electrons", "charge_least_share") else kind]
     monkeypatch.setattr(constants, "_TODAY", dataclasses.replace(constants.today(), **{name: EDITED[name]}))
     loaded, _ = load_model(path)
     assert torch.equal(predicted(loaded), before)
@@ -113,7 +128,7 @@ def test_an_edited_constant_changes_new_models_and_no_published_one(name, exampl
 
 def test_a_checkpoint_that_names_no_constants_keeps_those_of_its_time(examples, monkeypatch, tmp_path):
     files, _ = examples
-    path, _, before = files[False]
+    path, _, before = files["plain"]
     content = torch.load(path, weights_only=True)
     del content[KEY]["arguments"]["constants"]
     torch.save(content, tmp_path / "old.ckpt")
@@ -143,7 +158,8 @@ def numbers_of(tree: ast.AST) -> list[str]:
 
 
 def test_no_constant_hides_in_a_part_of_a_network():
-    """``LAYOUT``: the code of chains and of the prior is written for s and p functions."""
+    """``LAYOUT``: the code of chains and of the prior is written for s and p functions. Those of ``large`` say how
+    much of a large molecule is in memory at once, not what comes out."""
     folder = Path(schnorb_t.__file__).parent / "nn"
     found = {
         f"{path.stem}.{name}"
@@ -151,4 +167,5 @@ def test_no_constant_hides_in_a_part_of_a_network():
         if path.stem != "constants"
         for name in numbers_of(ast.parse(path.read_text()))
     }
-    assert found == {"matrix_product.LAYOUT"}
+    sizes = {"FROM_ATOMS", "PIECE", "(TRIANGLE_GROUP, CHAIN_GROUP)", "POTENTIAL_BLOCK"}
+    assert found == {"matrix_product.LAYOUT"} | {f"large.{name}" for name in sizes}
