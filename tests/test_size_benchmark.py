@@ -26,6 +26,7 @@ def test_molecules_are_sound(size, system, atoms):
         assert set(degree[z == element].tolist()) <= allowed
 
 
+@pytest.mark.slow
 def test_a_table_of_small_sizes(size, tmp_path, monkeypatch, capsys):
     out = tmp_path / "size"
     arguments = ["--systems", "water", "--atoms", "30", "60", "--output", out]

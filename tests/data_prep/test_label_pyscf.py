@@ -231,6 +231,7 @@ def test_a_dask_cluster_gives_the_same_file(water, tmp_path):
     assert_same_content(output, whole)
 
 
+@pytest.mark.slow
 def test_scf_from_a_model_gives_the_same_labels(tmp_path):
     """Ethanol in def2-SVP, begun from PySCF's guess and from the package's model."""
     atoms = molecule("CH3CH2OH")

@@ -77,7 +77,7 @@ def test_training_lowers_the_error(whole_run):
     assert len(losses) == 4 and min(losses) < 0.99 * losses[0]
 
 
-@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("every", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_resumed_equals_uninterrupted_bitwise(whole_run, tmp_path, every):
     """Killed after 2 of 4 epochs and taken up again: the same weights, averages, optimiser state to the last bit.
 
