@@ -7,13 +7,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from schnorb_t.active.loop import Settings
 from schnorb_t.active.methods import METHODS
-from schnorb_t.errors import ConfigurationError, UserError
-from schnorb_t.training.configuration import find_configuration, one_line
+from schnorb_t.errors import ConfigurationError
+from schnorb_t.training.configuration import find_configuration, one_line, read_mapping
 
 #: The least that a number may be.
 LEAST = {"start": 1, "number": 1, "val": 1, "test": 0, "budget": 1, "seed": 0}
@@ -31,14 +30,7 @@ def read_settings(config: Path, label_options: Collection[str], changes: Mapping
     Raises:
         UserError: no such file, an unknown key, a value that cannot be.
     """
-    try:
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{config}: cannot be read ({error.strerror}); {_SEE}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{config}: no YAML ({one_line(str(error))}); {_SEE}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{config}: no configuration of schnorb_t learn; {_SEE}")
+    content = read_mapping(config, config, "schnorb_t learn", _SEE)
     content |= {key: value for key, value in changes.items() if value is not None}
 
     def refuse(what: str) -> NoReturn:

@@ -27,7 +27,7 @@ from jsonargparse import ArgumentParser, Namespace
 from pytorch_lightning.callbacks import EarlyStopping
 
 from schnorb_t.data.datamodule import MatrixDataModule
-from schnorb_t.errors import ConfigurationError, brief
+from schnorb_t.errors import ConfigurationError, UserError, brief
 from schnorb_t.nn.base import network
 from schnorb_t.physics.occupations import Smearing
 from schnorb_t.training.callbacks import RunCheckpoint
@@ -141,6 +141,29 @@ def one_line(message: str) -> str:
     text = re.sub(r'Parser key "([^"]*)"', r"\1", text)
     text = re.sub(r"Does not validate against any of the Union subtypes.*Given value: (.*)$", r"cannot be \1", text)
     return text if len(text) <= 400 else f"{text[:397]}..."
+
+
+def read_mapping(path: Path, named: object, what: str, see: str) -> dict[str, Any]:
+    """A YAML file that must hold keys.
+
+    Args:
+        path: of the file.
+        named: what messages call it.
+        what: whose configuration it should be, for the message where it is none.
+        see: remedy at the end of every message.
+
+    Raises:
+        UserError: it cannot be read, is no YAML, or holds no keys.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{named}: cannot be read ({error.strerror}); {see}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{named}: no YAML ({one_line(str(error))}); {see}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{named}: no configuration of {what}; {see}")
+    return content
 
 
 def shipped_configurations() -> dict[str, Path]:

@@ -7,12 +7,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from jsonargparse import ArgumentParser
 
-from schnorb_t.errors import ConfigurationError, UserError
+from schnorb_t.errors import ConfigurationError
 from schnorb_t.physics.trainable_dftb import FEEDS
-from schnorb_t.training.configuration import CONFIGURATIONS, one_line
+from schnorb_t.training.configuration import CONFIGURATIONS, one_line, read_mapping
 from schnorb_t.training.table_targets import TableTarget
 from schnorb_t.training.tables import TableSettings
 
@@ -35,14 +34,7 @@ def read_table_settings(config: str | Path, changes: Mapping[str, Any]) -> Table
     """
     shipped = [folder / "dftb.yaml" for folder in CONFIGURATIONS if (folder / "dftb.yaml").is_file()]
     path = shipped[0] if str(config) == "dftb" and shipped and not Path(config).exists() else Path(config)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{config}: cannot be read ({error.strerror}); {_SEE}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{config}: no YAML ({one_line(str(error))}); {_SEE}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{config}: no configuration of schnorb_t fit-dftb; {_SEE}")
+    content = read_mapping(path, config, "schnorb_t fit-dftb", _SEE)
     content |= {key: value for key, value in changes.items() if value is not None}
 
     def refuse(what: str) -> NoReturn:
